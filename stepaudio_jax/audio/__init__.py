@@ -1,0 +1,1 @@
+"""Floor 1: audio files, speech synthesis and log-mel features (host side)."""

@@ -1,0 +1,1 @@
+"""Floor 0: the types, tree and mask arithmetic that every other room may use."""

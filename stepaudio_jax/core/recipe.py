@@ -1,0 +1,66 @@
+"""The arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def parse(arg: str | None, **defaults: Any) -> ConfigDict:
+  """Reads "size=small,smoke" over typed defaults; a bare name means True.
+
+  Raises:
+    ValueError: an unknown name or a value of another type; all are listed at once.
+  """
+  found, problems = dict(defaults), []
+  for item in filter(None, (arg or "").split(",")):
+    name, _, text = item.partition("=")
+    if name not in defaults:
+      problems.append(f"unknown argument {name!r}; the choices are {sorted(defaults)}")
+      continue
+    try:
+      found[name] = _typed(text if "=" in item else "true", type(defaults[name]))
+    except ValueError as error:
+      problems.append(f"argument {name!r}: {error}")
+  if problems:
+    raise ValueError("; ".join(problems))
+  return ConfigDict(found)
+
+
+def _typed(text: str, kind: type) -> Any:
+  if kind is bool:
+    if text not in ("true", "false"):
+      raise ValueError(f"{text!r} is not true or false")
+    return text == "true"
+  return kind(text)
+
+
+def choose(what: str, name: str, choices: Any) -> Any:
+  """choices[name], or an error that lists the names there are."""
+  if name not in choices:
+    raise ValueError(f"unknown {what} {name!r}; the choices are {sorted(choices)}")
+  return choices[name]
+
+
+def check_keys(config: ConfigDict, recipe: ConfigDict) -> None:
+  """Collects every key of `config` that no recipe knows, and every key it lacks.
+
+  Raises:
+    ValueError: naming all unknown and missing keys.
+  """
+  has, wants = set(flat(config)), set(flat(recipe))
+  problems = [f"unknown key {key!r}" for key in sorted(has - wants)]
+  problems += [f"missing key {key!r}" for key in sorted(wants - has)]
+  if problems:
+    raise ValueError(f"{'; '.join(problems)}; the keys are {sorted(wants)}")
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+  """{"optim.lr": 1e-3, …} of a nested ConfigDict or dict."""
+  out = {}
+  for key, value in config.items():
+    name = f"{prefix}{key}"
+    if isinstance(value, ConfigDict | dict):
+      out |= flat(value, f"{name}.")
+    else:
+      out[name] = list(value) if isinstance(value, tuple) else value
+  return out

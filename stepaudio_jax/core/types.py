@@ -1,0 +1,122 @@
+"""The arrays that travel between rooms, and the alphabet their names are spelt in.
+
+Axes, one letter each, worn as a suffix by every array:
+
+  B sequences (rows)        G completions per prompt   T text positions
+  S key positions           V vocabulary               D decoder width
+  H query heads             K KV heads                 h head width
+  F FFN width               Z layers                   C reward dimensions / labels
+  N samples (16 kHz)        L mel frames (100 Hz)      M mel bins
+  U encoder frames (25 Hz)  A audio tokens (12.5 Hz)   E encoder width
+  R recordings (clips of at most 25 s) in a row        1 a broadcast axis
+"""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+Params: TypeAlias = dict[str, Any]
+
+
+def _pytree(cls):
+  return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+@_pytree
+class Batch:
+  """Dialogues as rows of tokens; several may be packed into one row.
+
+  Attributes:
+    token_BT: int32 ids; audio positions hold the patch id.
+    segment_BT: int32, 0 in padding, 1, 2, … for the examples packed into the row.
+    position_BT: int32, counted from 0 in each segment.
+    loss_BT: bool, True where the token itself is to be predicted. The mask comes
+      from the renderer, never from token ids.
+    example_BT: int32 index into the host's list of example ids, −1 in padding.
+    source_BT: int32 index of the mixture's data set, −1 in padding.
+    frames_BRUE: frozen encoder frames of the row's clips, zero beyond their count.
+    frame_count_BR: int32 valid encoder frames of each clip, 0 where there is none.
+    audio_BT: int32 index into the row's flattened (R, A) audio tokens that replace
+      the embedding at this position, −1 at text. A = (U + 1) // 2.
+  """
+
+  token_BT: Array
+  segment_BT: Array
+  position_BT: Array
+  loss_BT: Array
+  example_BT: Array
+  source_BT: Array
+  frames_BRUE: Array
+  frame_count_BR: Array
+  audio_BT: Array
+
+
+@_pytree
+class SpeechBatch:
+  """Single clips with transcript and attributes, for encoder pre-alignment (0a).
+
+  Attributes:
+    mel_BLM: float32 log-mel, literal 0 beyond each clip's padded frames.
+    sample_count_B: int32 samples at 16 kHz; every length of the model follows.
+    transcript_BT: int32 symbols for CTC, 0 (blank) in padding.
+    transcript_count_B: int32 symbols of each transcript.
+    attribute_BC: int32 class of each attribute, −1 where it is unknown.
+    example_B: int32 index into the host's list of example ids.
+  """
+
+  mel_BLM: Array
+  sample_count_B: Array
+  transcript_BT: Array
+  transcript_count_B: Array
+  attribute_BC: Array
+  example_B: Array
+
+
+@_pytree
+class Rollout:
+  """Sampled replies beside their prompts (same row order).
+
+  Attributes:
+    token_BT: int32 sampled ids, pad id after the end.
+    logprob_BT: float32 log softmax(logits / temperature)[token], before truncation
+      by top-k or top-p (training.md §3); 0 outside the mask.
+    mask_BT: bool, True on sampled tokens, the stop token included.
+    truncated_B: bool, True where the limit came before a stop token.
+  """
+
+  token_BT: Array
+  logprob_BT: Array
+  mask_BT: Array
+  truncated_B: Array
+
+
+@_pytree
+class TrainState:
+  """What a step reads and returns.
+
+  Attributes:
+    params: the trained part of the parameters.
+    frozen: the rest: no gradient and no optimiser state.
+    opt_state: of `params` alone.
+    step: int32 scalar, updates done.
+    rng: key data; each step folds its number in, so a resumed run draws the same.
+  """
+
+  params: Params
+  frozen: Params
+  opt_state: Any
+  step: Array
+  rng: Array
+
+
+@_pytree
+class Mean:
+  """A mean still in two parts, so that micro-batches and hosts can add up."""
+
+  total: Array
+  count: Array
+
+  def __add__(self, other: "Mean") -> "Mean":
+    return Mean(self.total + other.total, self.count + other.count)

@@ -1,0 +1,1 @@
+"""Floor 2: data sets, mixtures and packed batches."""

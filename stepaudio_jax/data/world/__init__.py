@@ -1,0 +1,1 @@
+"""The synthetic world: speech plan, gold listener and simulated raters."""

@@ -1,0 +1,1 @@
+"""Floor 2: Hugging Face checkpoints, read and written by one table."""

@@ -1,0 +1,88 @@
+"""Losses as sums: each returns (total, {name: Mean}); "loss" holds the divisor."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stepaudio_jax.core import masked
+from stepaudio_jax.core.types import Array, Batch, Mean
+
+Sums = tuple[Array, dict[str, Mean]]
+
+
+def next_token(logits_BTV: Array, batch: Batch, sources: int) -> Sums:
+  """Cross-entropy of every token that `loss_BT` marks, given those before it.
+
+  Args:
+    logits_BTV: position t predicts token t + 1.
+    batch: a marked token that begins its segment has nothing to be predicted from
+      and does not count.
+    sources: number of data sets in the mixture; each one's loss is reported as
+      "loss_<index>".
+
+  Returns:
+    The sum in nats, divisor = predicted tokens.
+  """
+  target_BT = batch.token_BT[:, 1:]
+  same_BT = batch.segment_BT[:, 1:] == batch.segment_BT[:, :-1]
+  mask_BT = batch.loss_BT[:, 1:] & same_BT & (batch.segment_BT[:, 1:] > 0)
+  nll_BT = optax.softmax_cross_entropy_with_integer_labels(
+    logits_BTV[:, :-1].astype(jnp.float32), target_BT
+  )
+  right_BT = logits_BTV[:, :-1].argmax(-1) == target_BT
+  loss = masked.mean(nll_BT, mask_BT)
+  metrics = {
+    "loss": loss,
+    "accuracy": masked.mean(right_BT.astype(jnp.float32), mask_BT),
+  }
+  source_BT = batch.source_BT[:, 1:]
+  for index in range(sources):
+    metrics[f"loss_{index}"] = masked.mean(nll_BT, mask_BT & (source_BT == index))
+  return loss.total, metrics
+
+
+def ctc(
+  logits_BUV: Array, frame_count_B: Array, label_BT: Array, label_count_B: Array
+) -> Sums:
+  """Connectionist temporal classification (Graves et al. 2006), blank 0.
+
+  A transcript that cannot fit its frames (one frame a symbol, one more between equal
+  neighbours) has no path: it is left out of the sum and counted as "infeasible".
+
+  Returns:
+    The sum in nats over clips, divisor = feasible clips.
+  """
+  frames_U = jnp.arange(logits_BUV.shape[1])
+  labels_T = jnp.arange(label_BT.shape[1])
+  padding_BU = (frames_U[None] >= frame_count_B[:, None]).astype(jnp.float32)
+  padding_BT = (labels_T[None] >= label_count_B[:, None]).astype(jnp.float32)
+  nll_B = optax.ctc_loss(logits_BUV, padding_BU, label_BT, padding_BT, blank_id=0)
+  repeat_BT = (label_BT[:, 1:] == label_BT[:, :-1]) & (padding_BT[:, 1:] == 0)
+  feasible_B = label_count_B + repeat_BT.sum(1) <= frame_count_B
+  loss = masked.mean(nll_B, feasible_B)
+  everyone_B = jnp.ones_like(feasible_B)
+  metrics = {
+    "loss": loss,
+    "infeasible": masked.mean((~feasible_B).astype(jnp.float32), everyone_B),
+  }
+  return loss.total, metrics
+
+
+def classes(logits_BV: Array, label_B: Array) -> Sums:
+  """Cross-entropy of one attribute; label −1 (unknown) is left out.
+
+  Returns:
+    The sum in nats, divisor = known labels.
+  """
+  known_B = label_B >= 0
+  nll_B = optax.softmax_cross_entropy_with_integer_labels(
+    logits_BV, jnp.maximum(label_B, 0)
+  )
+  loss = masked.mean(nll_B, known_B)
+  right_B = (logits_BV.argmax(-1) == label_B).astype(jnp.float32)
+  return loss.total, {"loss": loss, "accuracy": masked.mean(right_B, known_B)}
+
+
+def divided(total: Array, metrics: dict[str, Mean]) -> Array:
+  """total over its divisor, for tests and display."""
+  return total / jax.lax.stop_gradient(metrics["loss"].count)

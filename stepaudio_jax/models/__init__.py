@@ -1,0 +1,1 @@
+"""Floor 1: pure linen modules; nothing above this folder knows linen."""

@@ -1,0 +1,1 @@
+"""Floor 1: tokenizers and the rendering of dialogues to tokens."""

@@ -1,0 +1,24 @@
+"""Strict JAX for every test (optax relaxes dtype promotion where it must)."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> pathlib.Path:
+  """The folder of real recordings, or a skip that says where it was looked for."""
+  folder = SHARED / "data" / "audio"
+  if not (folder / "manifest.json").exists():
+    pytest.skip(f"real recordings are not at {folder}")
+  return folder

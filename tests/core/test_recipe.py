@@ -1,0 +1,28 @@
+import pytest
+from ml_collections import ConfigDict
+
+from stepaudio_jax.core import recipe
+
+
+def test_arguments_are_typed_by_their_defaults():
+  arg = recipe.parse("size=small,steps=7,smoke", size="tiny", steps=1, smoke=False)
+  assert (arg.size, arg.steps, arg.smoke) == ("small", 7, True)
+  assert recipe.parse(None, size="tiny").size == "tiny"
+
+
+def test_every_wrong_argument_is_named_at_once():
+  with pytest.raises(ValueError, match=r"'sise'.*'size'.*'steps'.*invalid literal"):
+    recipe.parse("sise=small,steps=x", size="tiny", steps=1)
+
+
+def test_unknown_and_missing_keys_are_collected():
+  wants = ConfigDict({"optim": {"lr": 1.0, "b1": 0.9}})
+  has = ConfigDict({"optim": {"lr": 1.0, "b2": 0.9}})
+  with pytest.raises(ValueError, match=r"unknown key 'optim\.b2'; missing.*'optim\.b1'"):
+    recipe.check_keys(has, wants)
+  recipe.check_keys(wants, wants)
+
+
+def test_choose_lists_the_choices():
+  with pytest.raises(ValueError, match=r"unknown schedule 'sine'.*\['cosine'\]"):
+    recipe.choose("schedule", "sine", {"cosine": 1})
