@@ -32,6 +32,7 @@ setup(
     "soxr>=0.5,<2",
     "ml-collections>=1.1,<2",
     "absl-py>=2.1,<3",
+    "packaging>=23",
     "etils[epath]>=1.12,<2",
     "numpy>=2,<3",
     "tokenizers>=0.21,<0.24",

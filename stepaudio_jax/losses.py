@@ -50,7 +50,8 @@ def ctc(
   neighbours) has no path: it is left out of the sum and counted as "infeasible".
 
   Returns:
-    The sum in nats over clips, divisor = feasible clips.
+    Nats per symbol, summed over clips; divisor = feasible clips. (A sum over symbols
+    would let long transcripts drown the attributes that are learnt beside it.)
   """
   frames_U = jnp.arange(logits_BUV.shape[1])
   labels_T = jnp.arange(label_BT.shape[1])
@@ -59,7 +60,7 @@ def ctc(
   nll_B = optax.ctc_loss(logits_BUV, padding_BU, label_BT, padding_BT, blank_id=0)
   repeat_BT = (label_BT[:, 1:] == label_BT[:, :-1]) & (padding_BT[:, 1:] == 0)
   feasible_B = label_count_B + repeat_BT.sum(1) <= frame_count_B
-  loss = masked.mean(nll_B, feasible_B)
+  loss = masked.mean(nll_B / jnp.maximum(label_count_B, 1), feasible_B)
   everyone_B = jnp.ones_like(feasible_B)
   metrics = {
     "loss": loss,

@@ -36,7 +36,13 @@ def languages() -> tuple[str, ...]:
 
 @functools.cache
 def variants() -> tuple[str, ...]:
-  """The speakers after the plus sign, such as "f3"."""
+  """The speakers after the plus sign, such as "f3".
+
+  Far apart in measured timbre and F0 (median Hz): f1 179, f3 211, Annie 242, belinda
+  228, Alicia 245, steph 184; m1 94, m7 106, m8 85, Lee 95, Gene 94, david 74. m2 to
+  m6 are near the plain voice. whisper, whisperf and croak give pyin no F0. Loudness
+  differs too: RMS at one volume from m8 ×0.7 to Gene ×1.6 of the plain voice's.
+  """
   folder = pathlib.Path(espeakng_loader.get_data_path()) / "voices" / "!v"
   return tuple(sorted(f.name for f in folder.iterdir()))
 
@@ -106,7 +112,7 @@ class Espeak:
       text: plain text; markup is spoken.
       voice: see `check_voice`.
       rate: words a minute, 80 to 450.
-      volume: percent of espeak's own amplitude, 0 to 200.
+      volume: percent of espeak's own amplitude, 0 (silent) to 200.
       pitch: 0 to 99; 50 is the voice's own.
       pitch_range: 0 to 99; 50 is the voice's own, 0 a monotone.
     """

@@ -36,7 +36,9 @@ class HearingHeads(nn.Module):
 
 def _moments(frames_BUE: Array, frame_count_B: Array) -> Array:
   """Mean and standard deviation over a clip's own frames, side by side."""
-  valid_BU1 = (jnp.arange(frames_BUE.shape[1])[None] < frame_count_B[:, None])[..., None]
+  valid_BU1 = (jnp.arange(frames_BUE.shape[1])[None] < frame_count_B[:, None])[
+    ..., None
+  ]
   count_B1 = jnp.maximum(frame_count_B, 1)[:, None].astype(frames_BUE.dtype)
   mean_BE = jnp.where(valid_BU1, frames_BUE, 0.0).sum(1) / count_B1
   spread_BUE = jnp.where(valid_BU1, (frames_BUE - mean_BE[:, None]) ** 2, 0.0)

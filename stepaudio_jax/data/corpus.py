@@ -1,0 +1,195 @@
+"""The data sets of one split: found by name, read, and checked before training."""
+
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from stepaudio_jax.audio import io
+from stepaudio_jax.data import progress, schema, sets
+from stepaudio_jax.data.jsonl import Row
+from stepaudio_jax.data.schema import Audio
+
+Sample = schema.Dialogue | schema.Preference | schema.SpeechClip
+
+# Problems listed in one error, so that a file is not repaired one line a run.
+LISTED = 20
+
+
+def set_names() -> list[str]:
+  """The files of data/sets."""
+  return sorted(module.name for module in pkgutil.iter_modules(sets.__path__))
+
+
+def load_set(name: str) -> ModuleType:
+  """data/sets/<name>.py with its `source` and `example`."""
+  if name not in set_names():
+    raise ValueError(f"unknown data set {name!r}; the choices are {set_names()}")
+  return import_module(f"{sets.__name__}.{name}")
+
+
+class Corpus:
+  """Every sample of a mixture's sets, by (source, index).
+
+  Args:
+    mix: {name: weight}; sets of weight 0 are left out.
+    options: {name: arguments of the set's `source`}. The name is that of a file in
+      data/sets. For several entries of one kind the option "set" names the file and
+      the entry's name is free:
+      `mix.spoken = 0.7; options.spoken = {"set": "dialogue", "path": …}`.
+    split: "train", "heldout", or whatever the sets know.
+    kind: what every set must hold.
+
+  Attributes:
+    names: of the sets, sorted; `source` is the index here.
+    weights: beside them.
+
+  Raises:
+    ValueError: an unknown set or option, rows that break their schema, ids that occur
+      twice, audio files that are not there; up to 20 are listed at once.
+  """
+
+  def __init__(
+    self,
+    mix: Mapping[str, float],
+    options: Mapping[str, Any],
+    split: str,
+    kind: type = schema.Dialogue,
+  ):
+    self.names = _weighted_names(mix)
+    self.weights = tuple(float(mix[name]) for name in self.names)
+    without = sorted(set(self.names) - set(options))
+    if without:
+      raise ValueError(f"no options (path, …) for {without}; given: {sorted(options)}")
+    self._modules, self._rows = [], []
+    for name in self.names:
+      module, rows = _opened(name, dict(options[name]), split)
+      self._modules.append(module)
+      self._rows.append(rows)
+    self._kind = kind
+    self._keys: dict[tuple, str] = {}
+    self._check()
+
+  def __len__(self) -> int:
+    return sum(map(len, self._rows))
+
+  def count(self, source: int) -> int:
+    """Samples of one set."""
+    return len(self._rows[source])
+
+  def sample(self, source: int, index: int) -> Any:
+    """A checked sample, of the corpus's kind."""
+    row = self._rows[source][index]
+    sample = self._modules[source].example(row)
+    if not isinstance(sample, self._kind):
+      raise ValueError(
+        f"{row.at}: set {self.names[source]!r} holds {type(sample).__name__}, wanted "
+        f"is {self._kind.__name__}"
+      )
+    return sample
+
+  def places(self) -> Iterator[tuple[int, int]]:
+    """Every (source, index)."""
+    for source, rows in enumerate(self._rows):
+      for index in range(len(rows)):
+        yield source, index
+
+  def clips(self) -> dict[str, Audio]:
+    """Every clip by its content key; reads all audio files on the first call."""
+    found: dict[str, Audio] = {}
+    for source, index in self._bar("reading clips"):
+      for audio in self.sample(source, index).audio:
+        found.setdefault(self.key(audio), audio)
+    return found
+
+  def key(self, audio: Audio) -> str:
+    """Content key of a clip: of the file's bytes and the span, not of its name."""
+    if isinstance(audio.source, bytes):
+      return _content_key(audio)
+    place = (audio.source, audio.start_s, audio.end_s)
+    if place not in self._keys:
+      self._keys[place] = _content_key(audio)
+    return self._keys[place]
+
+  def _bar(self, what: str) -> Iterator[tuple[int, int]]:
+    return iter(progress.bar(self.places(), what, "row", total=len(self)))
+
+  def _check(self) -> None:
+    owner: dict[str, str] = {}
+    clip_owner: dict[str, str] = {}
+    extra: set[str] = set()
+    problems = []
+    for source, index in self._bar("checking data"):
+      try:
+        sample = self.sample(source, index)
+        _check_new(sample.id, self._rows[source][index], owner)
+      except ValueError as error:
+        problems.append(str(error))
+        if len(problems) == LISTED:
+          break
+        continue
+      if isinstance(sample, schema.Dialogue):
+        extra |= set(sample.row) - set(schema.DIALOGUE_KEYS)
+      for audio in sample.audio:
+        if isinstance(audio.source, str):
+          clip_owner.setdefault(audio.source, audio.name)
+    _raise_all(problems, "wrong rows")
+    absent = (path for path in clip_owner if not epath.Path(path).exists())
+    _raise_all(
+      [f"{clip_owner[path]}: {path}" for path, _ in zip(absent, range(LISTED))],
+      "audio files that are not there",
+    )
+    if extra:  # TRL and ms-swift carry columns of their own; a typo looks like one
+      logging.warning(
+        "dialogue keys that nobody reads: %s; the schema's are %s",
+        sorted(extra),
+        schema.DIALOGUE_KEYS,
+      )
+
+
+def _weighted_names(mix: Mapping[str, float]) -> tuple[str, ...]:
+  weights = dict(mix.items())
+  wrong = {name: w for name, w in weights.items() if not 0 <= w < float("inf")}
+  if wrong or not any(weights.values()):
+    raise ValueError(
+      f"weights of a mixture are >= 0 and not all 0; wrong are {wrong} of {weights}"
+    )
+  return tuple(sorted(name for name, weight in weights.items() if weight > 0))
+
+
+def _opened(
+  name: str, options: dict[str, Any], split: str
+) -> tuple[ModuleType, Sequence[Row]]:
+  module = load_set(options.pop("set", name))
+  parameters = dict(inspect.signature(module.source).parameters)
+  del parameters["split"]
+  unknown = sorted(set(options) - set(parameters))
+  needed = {p.name for p in parameters.values() if p.default is p.empty}
+  lacking = sorted(needed - set(options))
+  if unknown or lacking:
+    raise ValueError(
+      f"data set {name!r}: options {unknown} are unknown and {lacking} missing; the "
+      f"choices are {[*parameters, 'set']}"
+    )
+  return module, module.source(split, **options)
+
+
+def _check_new(name: str, row: Row, owner: dict[str, str]) -> None:
+  if name in owner:
+    raise ValueError(f"{row.at}: id {name!r} is already that of {owner[name]}")
+  owner[name] = row.at
+
+
+def _raise_all(problems: list[str], what: str) -> None:
+  if problems:
+    more = f" (the first {LISTED})" if len(problems) == LISTED else ""
+    raise ValueError("\n  ".join([f"{what}{more}:", *problems]))
+
+
+def _content_key(audio: Audio) -> str:
+  return io.content_key(audio.source, audio.start_s, audio.end_s, name=audio.name)

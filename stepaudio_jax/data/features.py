@@ -1,0 +1,135 @@
+"""Log-mels and frozen encoder frames of clips, each computed once and kept in a Store.
+
+The encoder is passed in: data/ knows no model. What is computed does not depend on
+when: the missing clips, in order of their keys, are cut into packs, and every batch is
+made from one pack alone. So a fill that was killed and started again writes the bytes
+that an undisturbed one would have written.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from stepaudio_jax.audio import io, mel
+from stepaudio_jax.core import lengths
+from stepaudio_jax.data.schema import Audio
+from stepaudio_jax.data.store import Chunk, Store
+
+# (mel_BLM, sample_count_B) → (frames_BUE, frame_count_B)
+Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# One chunk of a clip that is being encoded.
+Piece = tuple[Audio, Chunk]
+
+MEL_KIND = "log-mel-128"
+# Padded mel frames of the encoder's programs; each length compiles once.
+BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 2502)
+
+
+def fill_mels(
+  store: Store, clips: Iterable[Audio], *, clips_per_pack: int = 256
+) -> None:
+  """Computes the log-mels of the clips that `store` lacks."""
+  for pack in _packs(store, clips, clips_per_pack, "log-mels"):
+    store.write({key: mels(audio) for key, audio in pack.items()})
+
+
+def fill_frames(
+  store: Store,
+  clips: Iterable[Audio],
+  encode: Encode,
+  *,
+  batch_size: int,
+  mel_store: Store | None = None,
+  buckets: Sequence[int] = BUCKETS,
+  clips_per_pack: int = 256,
+) -> None:
+  """Encodes the clips that `store` lacks.
+
+  Args:
+    encode: called with `batch_size` rows and a length of `buckets`, always.
+    mel_store: read instead of computing log-mels where it has the clip.
+
+  Raises:
+    ValueError: a chunk is longer than the last bucket, or the encoder gives a wrong
+      number of frames or values that are not finite; the clip is named.
+  """
+  for pack in _packs(store, clips, clips_per_pack, "encoder frames"):
+    pieces: list[Piece] = []
+    for key, audio in pack.items():
+      kept = mel_store is not None and key in mel_store
+      pieces += [(audio, c) for c in (mel_store.read(key) if kept else mels(audio))]
+    clip_chunks = {key: [] for key in pack}
+    for (audio, _), chunk in zip(
+      pieces, _encoded(pieces, encode, batch_size, buckets), strict=True
+    ):
+      clip_chunks[audio.key].append(chunk)
+    store.write(clip_chunks)
+
+
+def mels(audio: Audio) -> tuple[Chunk, ...]:
+  """Log-mel of every chunk of a clip, float32 [padded frames, 128]."""
+  samples_N = io.read(audio.source, audio.start_s, audio.end_s, name=audio.name)
+  return tuple(
+    Chunk(mel.log_mel(chunk_N), len(chunk_N)) for chunk_N in io.chunks(samples_N)
+  )
+
+
+def _packs(
+  store: Store, clips: Iterable[Audio], clips_per_pack: int, what: str
+) -> Iterator[dict[str, Audio]]:
+  """The missing clips by key, so many at a time, with a progress bar."""
+  by_key = {audio.key: audio for audio in clips}
+  missing = store.missing(by_key)
+  with tqdm(total=len(missing), desc=what, unit="clip", disable=not missing) as bar:
+    for start in range(0, len(missing), clips_per_pack):
+      keys = missing[start : start + clips_per_pack]
+      yield {key: by_key[key] for key in keys}
+      bar.update(len(keys))
+
+
+def _encoded(
+  pieces: Sequence[Piece], encode: Encode, batch_size: int, buckets: Sequence[int]
+) -> list[Chunk]:
+  """Frames of each piece, in their order; pieces of like length share a batch."""
+  out: list[Chunk | None] = [None] * len(pieces)
+  order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][1].rows))
+  for start in range(0, len(order), batch_size):
+    batch = order[start : start + batch_size]
+    frames_BUE, count_B = _run([pieces[i] for i in batch], encode, batch_size, buckets)
+    for row, index in enumerate(batch):
+      out[index] = _checked(frames_BUE[row], int(count_B[row]), *pieces[index])
+  return out
+
+
+def _run(
+  pieces: Sequence[Piece], encode: Encode, batch_size: int, buckets: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+  audio, longest = pieces[-1]
+  frames = len(longest.rows)
+  fits = [bucket for bucket in sorted(buckets) if bucket >= frames]
+  if not fits:
+    raise ValueError(
+      f"{audio.name}: a chunk of {frames} mel frames is longer than the last of the "
+      f"buckets {tuple(sorted(buckets))}"
+    )
+  # A last batch is filled up with its last clip: rows of no sound have no mean.
+  filled = [*pieces, *[pieces[-1]] * (batch_size - len(pieces))]
+  mel_BLM = np.zeros((batch_size, fits[0], longest.rows.shape[1]), np.float32)
+  for row, (_, chunk) in enumerate(filled):
+    mel_BLM[row, : len(chunk.rows)] = chunk.rows
+  samples_B = np.asarray([chunk.samples for _, chunk in filled], np.int32)
+  frames_BUE, count_B = encode(mel_BLM, samples_B)
+  return np.asarray(frames_BUE, np.float32), np.asarray(count_B)
+
+
+def _checked(frames_UE: np.ndarray, count: int, audio: Audio, chunk: Chunk) -> Chunk:
+  wanted = lengths.encoder_frames(chunk.samples)
+  if count != wanted or count > len(frames_UE):
+    raise ValueError(
+      f"{audio.name}: the encoder gave {count} frames of {chunk.samples} samples, "
+      f"not {wanted}"
+    )
+  if not np.isfinite(frames_UE[:count]).all():
+    raise ValueError(f"{audio.name}: the encoder's frames are not finite")
+  return Chunk(frames_UE[:count], chunk.samples)

@@ -1,0 +1,245 @@
+"""The one table of torch keys and parameter paths; export and import both read it.
+
+A row spells both layouts in axis letters: "DHh" is our kernel, "Hh D" the torch tensor
+whose first axis merges H and h. Permutation, reshape and every shape follow from that.
+
+Beyond the alphabet of core/types.py: I conv input channels, X adaptor hidden width,
+P encoder positions, k conv taps.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from stepaudio_jax.core import tree
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.models.sizes import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One parameter; "{}" in the key is the layer, our leaf then has a leading Z."""
+
+  key: str
+  path: str
+  ours: str
+  theirs: str
+
+  @property
+  def stacked(self) -> bool:
+    return "{}" in self.key
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One torch tensor: its key, its row and its layer (None where not stacked)."""
+
+  key: str
+  row: Row
+  layer: int | None
+
+
+def _under(key: str, path: str, *rows: tuple[str, str, str, str]) -> tuple[Row, ...]:
+  return tuple(Row(key + k, path + p, ours, theirs) for k, p, ours, theirs in rows)
+
+
+# The order is the packing order of the shards: model, encoder, adapter, lm_head.
+ROWS = (
+  *_under(
+    "model.",
+    "decoder/",
+    ("embed_tokens.weight", "embed/embedding", "VD", "V D"),
+  ),
+  *_under(
+    "model.layers.{}.",
+    "decoder/layers/",
+    ("self_attn.q_proj.weight", "attn/query/kernel", "DHh", "Hh D"),
+    ("self_attn.q_proj.bias", "attn/query/bias", "Hh", "Hh"),
+    ("self_attn.k_proj.weight", "attn/key/kernel", "DKh", "Kh D"),
+    ("self_attn.k_proj.bias", "attn/key/bias", "Kh", "Kh"),
+    ("self_attn.v_proj.weight", "attn/value/kernel", "DKh", "Kh D"),
+    ("self_attn.v_proj.bias", "attn/value/bias", "Kh", "Kh"),
+    ("self_attn.o_proj.weight", "attn/out/kernel", "HhD", "D Hh"),
+    ("mlp.gate_proj.weight", "mlp/gate/kernel", "DF", "F D"),
+    ("mlp.up_proj.weight", "mlp/up/kernel", "DF", "F D"),
+    ("mlp.down_proj.weight", "mlp/down/kernel", "FD", "D F"),
+    ("input_layernorm.weight", "attn_norm/scale", "D", "D"),
+    ("post_attention_layernorm.weight", "mlp_norm/scale", "D", "D"),
+  ),
+  *_under("model.", "decoder/", ("norm.weight", "norm/scale", "D", "D")),
+  *_under(
+    "encoder.",
+    "encoder/",
+    ("conv1.weight", "conv1/kernel", "kME", "E M k"),
+    ("conv1.bias", "conv1/bias", "E", "E"),
+    ("conv2.weight", "conv2/kernel", "kIE", "E I k"),
+    ("conv2.bias", "conv2/bias", "E", "E"),
+    ("positional_embedding.weight", "positions", "PE", "P E"),
+  ),
+  *_under(
+    "encoder.blocks.{}.",
+    "encoder/blocks/",
+    ("attn.query.weight", "attn/query/kernel", "EHh", "Hh E"),
+    ("attn.query.bias", "attn/query/bias", "Hh", "Hh"),
+    ("attn.key.weight", "attn/key/kernel", "EHh", "Hh E"),
+    ("attn.value.weight", "attn/value/kernel", "EHh", "Hh E"),
+    ("attn.value.bias", "attn/value/bias", "Hh", "Hh"),
+    ("attn.out.weight", "attn/out/kernel", "HhE", "E Hh"),
+    ("attn.out.bias", "attn/out/bias", "E", "E"),
+    ("attn_ln.weight", "attn_norm/scale", "E", "E"),
+    ("attn_ln.bias", "attn_norm/bias", "E", "E"),
+    ("mlp.0.weight", "mlp/up/kernel", "EF", "F E"),
+    ("mlp.0.bias", "mlp/up/bias", "F", "F"),
+    ("mlp.2.weight", "mlp/down/kernel", "FE", "E F"),
+    ("mlp.2.bias", "mlp/down/bias", "E", "E"),
+    ("mlp_ln.weight", "mlp_norm/scale", "E", "E"),
+    ("mlp_ln.bias", "mlp_norm/bias", "E", "E"),
+  ),
+  *_under(
+    "encoder.",
+    "encoder/",
+    ("after_norm.weight", "after_norm/scale", "E", "E"),
+    ("after_norm.bias", "after_norm/bias", "E", "E"),
+  ),
+  *_under(
+    "adapter.",
+    "adaptor/",
+    ("conv.weight", "conv/kernel", "kIE", "E I k"),
+    ("conv.bias", "conv/bias", "E", "E"),
+    ("linear1.weight", "linear1/kernel", "EX", "X E"),
+    ("linear1.bias", "linear1/bias", "X", "X"),
+    ("linear2.weight", "linear2/kernel", "XD", "D X"),
+    ("linear2.bias", "linear2/bias", "D", "D"),
+  ),
+  Row("lm_head.weight", "decoder/head/kernel", "DV", "V D"),
+)
+
+
+def axes(size: Size, path: str) -> dict[str, int]:
+  """Length of every letter in the room (encoder, adaptor or decoder) of `path`."""
+  E, room = size.encoder_width, path.split("/")[0]
+  if room == "encoder":
+    heads = {"H": size.encoder_heads, "h": E // size.encoder_heads, "F": 4 * E}
+    stem = {"k": 3, "M": size.mel_bins, "E": E, "I": E, "P": size.audio_positions}
+    return {"Z": size.encoder_layers, **heads, **stem}
+  if room == "adaptor":
+    return {"k": 3, "E": E, "I": E, "X": size.adaptor_width, "D": size.width}
+  heads = {"H": size.heads, "K": size.kv_heads, "h": size.head_width}
+  widths = {"V": size.vocabulary, "D": size.width, "F": size.ffn_width}
+  return {"Z": size.layers, **heads, **widths}
+
+
+def our_shapes(size: Size) -> dict[str, tuple[int, ...]]:
+  """Path → shape of every leaf, stacked layers first."""
+  shapes = {}
+  for row in ROWS:
+    length = axes(size, row.path)
+    letters = "Z" + row.ours if row.stacked else row.ours
+    shapes[row.path] = tuple(length[letter] for letter in letters)
+  return shapes
+
+
+def their_shapes(size: Size) -> dict[str, tuple[int, ...]]:
+  """Key → torch shape of every tensor, in packing order."""
+  return {
+    entry.key: _merged(entry.row.theirs, axes(size, entry.row.path))
+    for entry in entries(size)
+  }
+
+
+def entries(size: Size) -> list[Entry]:
+  """Every torch tensor in packing order: all of layer 0, all of layer 1, …"""
+  found = []
+  for stacked, group in itertools.groupby(ROWS, key=lambda row: row.stacked):
+    rows = tuple(group)
+    layers = range(axes(size, rows[0].path)["Z"]) if stacked else (None,)
+    found += [
+      Entry(row.key.format(layer), row, layer) for layer in layers for row in rows
+    ]
+  return found
+
+
+def tensors(params: Params, size: Size) -> Iterator[tuple[str, np.ndarray]]:
+  """Our parameters as torch tensors (numpy, dtype kept), in packing order.
+
+  Raises:
+    ValueError: at once, listing every path missing, unknown or of another shape.
+  """
+  leaves = dict(tree.named_leaves(params))
+  _refuse(_differences(leaves, our_shapes(size), "parameter"), size)
+  host = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+  return _tensors(host, size)
+
+
+def _tensors(host: dict[str, np.ndarray], size: Size):
+  for entry in entries(size):
+    leaf = host[entry.row.path]
+    array = leaf if entry.layer is None else leaf[entry.layer]
+    yield entry.key, _to_theirs(array, entry.row, axes(size, entry.row.path))
+
+
+def params(tensors_: Mapping[str, np.ndarray], size: Size) -> Params:
+  """Torch tensors as our parameters: the table read the other way.
+
+  Raises:
+    ValueError: at once, listing every key missing, unknown or of another shape.
+  """
+  _refuse(_differences(tensors_, their_shapes(size), "tensor"), size)
+  leaves: dict[str, np.ndarray] = {}
+  for entry in entries(size):
+    array = _to_ours(tensors_[entry.key], entry.row, axes(size, entry.row.path))
+    if entry.layer is None:
+      leaves[entry.row.path] = np.ascontiguousarray(array)
+      continue
+    if entry.layer == 0:
+      shape = our_shapes(size)[entry.row.path]
+      leaves[entry.row.path] = np.empty(shape, array.dtype)
+    if array.dtype != leaves[entry.row.path].dtype:
+      wanted = leaves[entry.row.path].dtype
+      raise ValueError(f"tensor {entry.key} is {array.dtype}, layer 0 is {wanted}")
+    leaves[entry.row.path][entry.layer] = array
+  return _nested(leaves)
+
+
+def _to_theirs(array: np.ndarray, row: Row, length: dict[str, int]) -> np.ndarray:
+  order = [row.ours.index(letter) for letter in row.theirs.replace(" ", "")]
+  permuted = array.transpose(order)
+  return np.ascontiguousarray(permuted.reshape(_merged(row.theirs, length)))
+
+
+def _to_ours(array: np.ndarray, row: Row, length: dict[str, int]) -> np.ndarray:
+  letters = row.theirs.replace(" ", "")
+  split = array.reshape([length[letter] for letter in letters])
+  return split.transpose([letters.index(letter) for letter in row.ours])
+
+
+def _merged(theirs: str, length: dict[str, int]) -> tuple[int, ...]:
+  groups = theirs.split()
+  return tuple(int(np.prod([length[a] for a in group])) for group in groups)
+
+
+def _differences(found: Mapping, wanted: Mapping, noun: str) -> list[str]:
+  lines = [f"missing {noun} {name}" for name in wanted if name not in found]
+  lines += [f"unknown {noun} {name}" for name in found if name not in wanted]
+  for name, shape in wanted.items():
+    if name in found and tuple(found[name].shape) != shape:
+      lines.append(f"{noun} {name} is {tuple(found[name].shape)}, not {shape}")
+  return lines
+
+
+def _refuse(differences: list[str], size: Size) -> None:
+  if differences:
+    raise ValueError(f"not a {size.name} model:\n  " + "\n  ".join(differences))
+
+
+def _nested(leaves: dict[str, np.ndarray]) -> Params:
+  nested: Params = {}
+  for path, leaf in leaves.items():
+    *rooms, name = path.split("/")
+    node = nested
+    for room in rooms:
+      node = node.setdefault(room, {})
+    node[name] = leaf
+  return nested

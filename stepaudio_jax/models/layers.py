@@ -1,0 +1,265 @@
+"""The parts that encoder, adaptor and decoder share.
+
+Parameters are float32 and carry logical axis names (`PARAMETER_AXES`); activations
+are constrained by `ACTIVATION_AXES`. Without a mesh and axis rules the names do
+nothing. Matrix products run in `dtype`; statistics, rotations and softmax in float32.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stepaudio_jax.core.types import Array
+
+PARAMETER_AXES = (
+  "layers",
+  "vocab",
+  "embed",
+  "heads",
+  "kv_heads",
+  "head",
+  "mlp",
+  "mel",
+  "audio_embed",
+  "audio_heads",
+  "audio_head",
+  "audio_mlp",
+  "adaptor",
+  "norm",
+  "reward",
+)
+ACTIVATION_AXES = (
+  "activation_batch",
+  "activation_length",
+  "activation_embed",
+  "activation_heads",
+  "activation_kv_heads",
+  "activation_mlp",
+  "activation_vocab",
+)
+REMAT_POLICIES = {
+  "full": None,  # keep nothing but each layer's input
+  "dots": jax.checkpoint_policies.dots_saveable,
+  "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+_MASKED = -1e30  # finite: a row that sees nothing stays finite too
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+  """Shards an activation by logical names (short names of `ACTIVATION_AXES`)."""
+  names = tuple(axis and f"activation_{axis}" for axis in axes)
+  return nn.with_logical_constraint(x, names)
+
+
+def raised(x: Array, ndim: int) -> Array:
+  """`x` with leading axes of 1, since rank promotion is an error in tests."""
+  return x.reshape((1,) * (ndim - x.ndim) + x.shape)
+
+
+def fan_in(gain: float, inputs: int) -> Callable[..., Array]:
+  """Truncated normal of std gain / √(product of the first `inputs` dimensions)."""
+
+  def init(key, shape, dtype=jnp.float32):
+    std = gain / math.sqrt(math.prod(shape[:inputs]))
+    std /= 0.87962566  # what cutting a normal at two deviations leaves of its own
+    return nn.initializers.truncated_normal(std)(key, shape, dtype)
+
+  return init
+
+
+def parameter(module: nn.Module, name: str, init, axes, shape) -> Array:
+  boxed = nn.with_logical_partitioning(init, axes)
+  return module.param(name, boxed, shape, jnp.float32)
+
+
+class Linear(nn.Module):
+  """Contracts the last `inputs` axes of x with a kernel [*inputs, *features].
+
+  Attributes:
+    features: widths of the new axes.
+    axes: logical names of the kernel's axes, the contracted ones first.
+    gain: initial output std for inputs of variance 1.
+    output: dtype of the result; None is `dtype`.
+  """
+
+  features: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  dtype: Any
+  inputs: int = 1
+  bias: bool = False
+  gain: float = 1.0
+  output: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (*x.shape[x.ndim - self.inputs :], *self.features)
+    init = fan_in(self.gain, self.inputs)
+    kernel = parameter(self, "kernel", init, self.axes, shape)
+    contracted = tuple(range(x.ndim - self.inputs, x.ndim))
+    y = lax.dot_general(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      ((contracted, tuple(range(self.inputs))), ((), ())),
+      preferred_element_type=self.output or self.dtype,
+    )
+    if self.bias:
+      zeros, names = nn.initializers.zeros, self.axes[self.inputs :]
+      bias = parameter(self, "bias", zeros, names, self.features)
+      y = y + raised(bias, y.ndim).astype(y.dtype)
+    return y
+
+
+class Conv(nn.Module):
+  """Convolution over time: width 3, one frame of zeros on either side."""
+
+  features: int
+  axes: tuple[str | None, ...]
+  dtype: Any
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x_BLE: Array) -> Array:
+    shape = (3, x_BLE.shape[-1], self.features)
+    kernel = parameter(self, "kernel", fan_in(1.0, 2), self.axes, shape)
+    zeros = nn.initializers.zeros
+    bias = parameter(self, "bias", zeros, self.axes[-1:], (self.features,))
+    y_BLE = lax.conv_general_dilated(
+      x_BLE.astype(self.dtype),
+      kernel.astype(self.dtype),
+      window_strides=(self.stride,),
+      padding=((1, 1),),
+      dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return y_BLE + raised(bias, 3).astype(self.dtype)
+
+
+class RMSNorm(nn.Module):
+  epsilon: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = parameter(self, "scale", nn.initializers.ones, ("norm",), x.shape[-1:])
+    x = x.astype(jnp.float32)
+    x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+    return (x * raised(scale, x.ndim)).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+  dtype: Any
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = parameter(self, "scale", nn.initializers.ones, ("norm",), x.shape[-1:])
+    bias = parameter(self, "bias", nn.initializers.zeros, ("norm",), x.shape[-1:])
+    x = x.astype(jnp.float32)
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+    return (x * raised(scale, x.ndim) + raised(bias, x.ndim)).astype(self.dtype)
+
+
+def gelu(x: Array) -> Array:
+  """x·Φ(x), not the tanh approximation."""
+  return nn.gelu(x, approximate=False)
+
+
+def rotations(position_BT: Array, head_width: int, theta: float) -> tuple[Array, Array]:
+  """Cosines and sines [B, T, 1, h/2] in float32 (RoPE, arXiv 2104.09864)."""
+  exponent = jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width
+  angle = position_BT[..., None].astype(jnp.float32) * raised(theta**-exponent, 3)
+  return jnp.cos(angle)[:, :, None], jnp.sin(angle)[:, :, None]
+
+
+def rotate(x_BTHh: Array, rotation: tuple[Array, Array]) -> Array:
+  """Rotates the pairs (i, i + h/2): Qwen's and LLaMA-HF's half-split layout."""
+  cos, sin = rotation
+  first, second = jnp.split(x_BTHh.astype(jnp.float32), 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x_BTHh.dtype)
+
+
+def attend(
+  q_BTHh: Array,
+  k_BTKh: Array,
+  v_BTKh: Array,
+  query_segment_BT: Array,
+  key_segment_BT: Array,
+  *,
+  causal: bool,
+  past: tuple[Array, Array, Array] | None = None,
+) -> Array:
+  """Attention of every kind the model needs; the one place to put a fast kernel.
+
+  A query sees the keys of its own segment, if that is above 0, and with `causal`
+  only those of its own slot or earlier ones. `past` is (k_BSKh, v_BSKh, segment_BS)
+  of earlier slots, all of them visible by segment alone; both parts share one
+  softmax, so the past need not be copied to lie beside the new keys.
+
+  Returns:
+    [B, T, H, h]; a finite, meaningless row where nothing is visible.
+  """
+  rows, length, heads, width = q_BTHh.shape
+  kv_heads = k_BTKh.shape[2]
+  scaled = q_BTHh * (width**-0.5)
+  q_BTKGh = scaled.reshape(rows, length, kv_heads, heads // kv_heads, width)
+  visible = same_segment(query_segment_BT, key_segment_BT)
+  if causal:
+    visible &= jnp.tril(jnp.ones((1, length, length), bool))
+  parts = [(k_BTKh, v_BTKh, visible)]
+  if past is not None:
+    k_BSKh, v_BSKh, segment_BS = past
+    parts.insert(0, (k_BSKh, v_BSKh, same_segment(query_segment_BT, segment_BS)))
+  weights = jax.nn.softmax(
+    jnp.concatenate([_scores(q_BTKGh, k, mask) for k, _, mask in parts], axis=-1)
+  )
+  out, start = 0.0, 0
+  for _, v, _ in parts:
+    stop = start + v.shape[1]
+    weight_BKGTS = weights[..., start:stop].astype(v.dtype)
+    out = out + jnp.einsum("BKGTS,BSKh->BTKGh", weight_BKGTS, v)
+    start = stop
+  return out.reshape(q_BTHh.shape)
+
+
+def same_segment(query_BT: Array, key_BS: Array) -> Array:
+  """bool [B, T, S]: both in one segment, and not in padding."""
+  return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
+
+
+def _scores(q_BTKGh: Array, k_BSKh: Array, visible_BTS: Array) -> Array:
+  scores_BKGTS = jnp.einsum(
+    "BTKGh,BSKh->BKGTS", q_BTKGh, k_BSKh, preferred_element_type=jnp.float32
+  )
+  return jnp.where(visible_BTS[:, None, None], scores_BKGTS, _MASKED)
+
+
+def stacked(
+  layer: type[nn.Module], *, depth: int, remat: str, scanned: Sequence[Any]
+) -> Any:
+  """The module class `layer` repeated `depth` times by a scan over its parameters.
+
+  Args:
+    remat: "none" or a name of `REMAT_POLICIES`.
+    scanned: for every argument after the carry, 0 (its leading axis is the layer)
+      or `nn.broadcast`.
+  """
+  if remat != "none":
+    if remat not in REMAT_POLICIES:
+      choices = ["none", *REMAT_POLICIES]
+      raise ValueError(f"unknown remat {remat!r}; the choices are {choices}")
+    layer = nn.remat(layer, policy=REMAT_POLICIES[remat], prevent_cse=False)
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=tuple(scanned),
+    length=depth,
+    metadata_params={nn.PARTITION_NAME: "layers"},
+  )

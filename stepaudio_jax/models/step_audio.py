@@ -1,0 +1,115 @@
+"""The whole model: clips become audio tokens, spliced into a decoder's text.
+
+Use it as `model.apply({"params": params}, …, method="hidden")`; only the parts that
+a method reads need to be in `params` (no "encoder" where frames are cached).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from stepaudio_jax.core.types import Array, Batch, Params
+from stepaudio_jax.models.adaptor import Adaptor
+from stepaudio_jax.models.audio_encoder import AudioEncoder
+from stepaudio_jax.models.decoder import Cache, Decoder
+from stepaudio_jax.models.sizes import Size
+
+
+class StepAudio(nn.Module):
+  """Encoder, adaptor and decoder of one size.
+
+  Attributes:
+    dtype: of activations and matrix products; parameters stay float32.
+    remat: what the backward pass keeps, see `layers.REMAT_POLICIES`.
+  """
+
+  size: Size
+  dtype: Any = jnp.float32
+  remat: str = "none"
+
+  def setup(self):
+    self.encoder = AudioEncoder(self.size, self.dtype, self.remat)
+    self.adaptor = Adaptor(self.size, self.dtype)
+    self.decoder = Decoder(self.size, self.dtype, self.remat)
+
+  def __call__(self, batch: Batch) -> Array:
+    """float32 logits_BTV; those at t predict the token at t + 1."""
+    return self.logits(self.hidden(batch))
+
+  def encode(self, mel_BLM: Array, sample_count_B: Array) -> tuple[Array, Array]:
+    """(frames_BUE, frame_count_B), see `AudioEncoder`."""
+    return self.encoder(mel_BLM, sample_count_B)
+
+  def adapt(self, frames_BUE: Array, frame_count_B: Array) -> Array:
+    """audio_BAD, zero beyond each clip's tokens."""
+    return self.adaptor(frames_BUE, frame_count_B)
+
+  def hidden(self, batch: Batch) -> Array:
+    """x_BTD after the final norm."""
+    x_BTD = self._embedded(batch)
+    return self.decoder(x_BTD, batch.segment_BT, batch.position_BT)
+
+  def logits(self, x: Array) -> Array:
+    """float32 logits [..., V] of x [..., D]."""
+    return self.decoder.logits(x)
+
+  def prefill(self, batch: Batch, cache: Cache) -> tuple[Array, Cache]:
+    """x_BTD of prompts, and the empty cache filled with them."""
+    return self.decoder.prefill(
+      self._embedded(batch), batch.segment_BT, batch.position_BT, cache
+    )
+
+  def extend(
+    self, token_BT: Array, position_BT: Array, segment_BT: Array, cache: Cache
+  ) -> tuple[Array, Cache]:
+    """x_BTD of the next T text tokens, which see the cache and each other."""
+    x_BTD = self.decoder.embed(token_BT)
+    return self.decoder.extend(x_BTD, segment_BT, position_BT, cache)
+
+  def everything(self, mel_BLM: Array, sample_count_B: Array, token_BT: Array):
+    """Touches every parameter; for `init` alone."""
+    self.adapt(*self.encode(mel_BLM, sample_count_B))
+    x_BTD = self.decoder.embed(token_BT)
+    return self.logits(self.decoder(x_BTD, jnp.ones_like(token_BT), token_BT))
+
+  def _embedded(self, batch: Batch) -> Array:
+    text_BTD = self.decoder.embed(batch.token_BT)
+    rows, clips, frames, width = batch.frames_BRUE.shape
+    if clips * frames == 0:  # a text-only batch
+      return text_BTD
+    audio = self.adapt(
+      batch.frames_BRUE.reshape(rows * clips, frames, width),
+      batch.frame_count_BR.reshape(rows * clips),
+    )
+    return splice(text_BTD, audio.reshape(rows, -1, audio.shape[-1]), batch.audio_BT)
+
+
+def splice(text_BTD: Array, audio_BAD: Array, audio_BT: Array) -> Array:
+  """Puts audio token `audio_BT` of the row where that is ≥ 0, text elsewhere."""
+  index_BT1 = jnp.maximum(audio_BT, 0)[..., None]
+  gathered_BTD = jnp.take_along_axis(audio_BAD, index_BT1, axis=1)
+  return jnp.where(audio_BT[..., None] >= 0, gathered_BTD, text_BTD)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def boxed_params(rng: Array, size: Size) -> Params:
+  """Fresh parameters, each in a box with its logical axis names."""
+  mel_BLM = jnp.zeros((1, 8, size.mel_bins))
+  samples_B = jnp.full((1,), 960, jnp.int32)
+  token_BT = jnp.zeros((1, 1), jnp.int32)
+  model = StepAudio(size)
+  return model.init(rng, mel_BLM, samples_B, token_BT, method="everything")["params"]
+
+
+def init_params(rng: Array, size: Size) -> Params:
+  """Fresh float32 parameters: {"encoder", "adaptor", "decoder"}, plain nested dicts."""
+  return nn.meta.unbox(boxed_params(rng, size))
+
+
+def abstract_params(size: Size, *, boxed: bool = False) -> Params:
+  """Shapes and dtypes of `init_params`, or of `boxed_params` with axis names."""
+  make = boxed_params if boxed else init_params
+  return jax.eval_shape(lambda: make(jax.random.key(0), size))

@@ -1,0 +1,239 @@
+"""The folder that an export leaves: what is in it, and when it is there."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from stepaudio_jax.hf import export as export_lib
+from stepaudio_jax.hf import files, table
+from stepaudio_jax.models import sizes
+from stepaudio_jax.text.tokenizer import Special
+from tests.hf import exports
+
+PUBLISHED = Special(
+  bot=151666,
+  eot=151665,
+  eos=151643,
+  audio_start=151688,
+  audio_end=151689,
+  audio_patch=151690,
+  im_start=151644,
+  im_end=151645,
+  tool_call=151657,
+  tool_call_end=151658,
+  tts_start=151693,
+  tts_end=151694,
+  tts_pad=151695,
+)
+
+
+def write(params, folder, tokenizer, **changes):
+  settings = {"tokenizer": tokenizer, "card": exports.CARD, "dtype": "float32"}
+  export_lib.export(params, exports.SIZE, folder, **{**settings, **changes})
+
+
+def test_published_config_has_exactly_the_published_keys():
+  """model.md §4, written out by hand for the 7B."""
+  got = files.config(sizes.size("step_audio_2_mini"), PUBLISHED, "bfloat16")
+  assert got == {
+    "architectures": ["StepAudio2ForCausalLM"],
+    "auto_map": {
+      "AutoConfig": "configuration_step_audio_2.StepAudio2Config",
+      "AutoModelForCausalLM": "modeling_step_audio_2.StepAudio2ForCausalLM",
+    },
+    "model_type": "step_audio_2",
+    "text_config": {
+      "hidden_size": 3584,
+      "intermediate_size": 18944,
+      "num_attention_heads": 28,
+      "num_attention_groups": 4,
+      "num_key_value_heads": 4,
+      "num_hidden_layers": 28,
+      "max_seq_len": 16384,
+      "vocab_size": 158720,
+      "rms_norm_eps": 1e-6,
+      "eos_token_id": 151643,
+      "pad_token_id": 151643,
+      "rope_theta": 1000000.0,
+      "max_position_embeddings": 16384,
+      "rope_scaling": None,
+      "torch_dtype": "bfloat16",
+    },
+    "audio_encoder_config": {
+      "n_mels": 128,
+      "n_audio_ctx": 1500,
+      "n_audio_state": 1280,
+      "n_audio_head": 20,
+      "n_audio_layer": 32,
+      "n_codebook_size": 4096,
+      "llm_dim": 3584,
+      "kernel_size": 3,
+      "adapter_stride": 2,
+    },
+  }
+  r1 = files.config(sizes.size("step_audio_r1"), PUBLISHED, "bfloat16")
+  assert r1["text_config"]["rms_norm_eps"] == 1e-5
+  assert r1["text_config"].keys() == got["text_config"].keys()
+
+
+def test_other_sizes_add_four_keys(tokenizer):
+  published = files.config(sizes.size("step_audio_2_mini"), PUBLISHED, "bfloat16")
+  tiny = files.config(sizes.size("tiny"), tokenizer.special, "float32")
+  ids = {"audio_start_id", "audio_end_id", "audio_patch_id"}
+  assert tiny.keys() - published.keys() == ids
+  assert tiny["audio_patch_id"] == tokenizer.special.audio_patch
+  room = "audio_encoder_config"
+  assert tiny[room].keys() - published[room].keys() == {"adapter_hidden"}
+  assert tiny[room]["adapter_hidden"] == 256
+  assert tiny["text_config"].keys() == published["text_config"].keys()
+
+
+def test_generation_ends_by_name(tokenizer):
+  assert files.generation_config(PUBLISHED) == {
+    "eos_token_id": [151643, 151645, 151665],
+    "pad_token_id": 151643,
+  }
+  ends = files.generation_config(tokenizer.special)["eos_token_id"]
+  assert {tokenizer.special.eos, tokenizer.special.eot} <= set(ends)
+  assert None not in ends
+
+
+def test_files_of_an_export(folder):
+  assert sorted(path.name for path in folder.iterdir()) == [
+    "README.md",
+    "chat_template.jinja",
+    "config.json",
+    "configuration_step_audio_2.py",
+    "generation_config.json",
+    "model-00001-of-00001.safetensors",
+    "model.safetensors.index.json",
+    "modeling_step_audio_2.py",
+    "preprocessor_config.json",
+    "processing_step_audio_2.py",
+    "tokenizer.json",
+    "tokenizer_config.json",
+  ]
+  settings = json.loads((folder / "tokenizer_config.json").read_text())
+  assert settings["chat_template"] == (folder / "chat_template.jinja").read_text()
+
+
+def test_tensors_of_an_export(folder, params):
+  """Exactly the keys of the table, each where the index says, values untouched."""
+  index = json.loads((folder / "model.safetensors.index.json").read_text())
+  shapes = table.their_shapes(exports.SIZE)
+  assert list(index["weight_map"]) == list(shapes)
+  found = {}
+  for name in sorted(set(index["weight_map"].values())):
+    with safetensors.safe_open(folder / name, framework="numpy") as shard:
+      assert shard.metadata() == {"format": "pt"}
+    found |= {key: (name, array) for key, array in _load(folder / name).items()}
+  assert {key: name for key, (name, _) in found.items()} == index["weight_map"]
+  assert {key: array.shape for key, (_, array) in found.items()} == shapes
+  total = sum(array.nbytes for _, array in found.values())
+  assert index["metadata"]["total_size"] == total
+  embedding = params["decoder"]["embed"]["embedding"]
+  np.testing.assert_array_equal(found["model.embed_tokens.weight"][1], embedding)
+
+
+def _load(path):
+  return safetensors.numpy.load_file(path)
+
+
+def test_several_shards(tmp_path, params, tokenizer, monkeypatch):
+  monkeypatch.setattr(export_lib, "SHARD_BYTES", 400_000)
+  packed = export_lib.shards(exports.SIZE, 2, 400_000)
+  write(params, tmp_path / "out", tokenizer, dtype="bfloat16")
+  shards = sorted((tmp_path / "out").glob("*.safetensors"))
+  assert len(shards) == len(packed) > 2
+  assert shards[1].name == f"model-00002-of-{len(packed):05d}.safetensors"
+  for path, keys in zip(shards, packed, strict=True):
+    arrays = _load(path)
+    assert set(arrays) == set(keys)
+    assert {a.dtype for a in arrays.values()} == {np.dtype(ml_dtypes.bfloat16)}
+  # Round to nearest even, as jax does it.
+  norm = params["decoder"]["norm"]["scale"]
+  wanted = np.asarray(jnp.asarray(norm).astype(jnp.bfloat16))
+  name = export_lib.weight_map(packed)["model.norm.weight"]
+  got = _load(tmp_path / "out" / name)["model.norm.weight"]
+  np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_tensor_larger_than_the_cap_has_a_shard_of_its_own():
+  packed = export_lib.shards(exports.SIZE, 4, cap=1)
+  assert all(len(keys) == 1 for keys in packed)
+
+
+def test_card(folder, tokenizer):
+  text = (folder / "README.md").read_text()
+  assert text.startswith("---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\n")
+  assert "| pitch | 0.96 |" in text
+  assert f"`<|BOT|>` {tokenizer.special.bot}," in text
+  assert "{" not in text.replace('{"', "").replace('[{"', "")
+
+
+def test_existing_target_is_left_alone(tmp_path, params, tokenizer):
+  (tmp_path / "out").mkdir()
+  with pytest.raises(FileExistsError, match="out exists"):
+    write(params, tmp_path / "out", tokenizer)
+  assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path, params, tokenizer, monkeypatch):
+  seen = []
+
+  def interrupt(*_, **__):
+    seen.extend(path.name for path in tmp_path.iterdir())
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(safetensors.numpy, "save", interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    write(params, tmp_path / "out", tokenizer)
+  assert seen == ["out.partial"]
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_replaced(tmp_path, params, tokenizer, folder):
+  (tmp_path / "out.partial").mkdir()
+  (tmp_path / "out.partial" / "model-00009-of-00009.safetensors").write_text("half")
+  write(params, tmp_path / "out", tokenizer)
+  names = {path.name for path in (tmp_path / "out").iterdir()}
+  assert names == {path.name for path in folder.iterdir()}
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_bad_input_names_what_is_wrong(tmp_path, params, tokenizer):
+  out = tmp_path / "out"
+  broken = {**params, "adaptor": dict(params["adaptor"])}
+  broken["adaptor"]["linear1"] = {
+    "kernel": params["adaptor"]["linear1"]["kernel"],
+    "bias": np.full(80, np.nan, np.float32),
+  }
+  with pytest.raises(ValueError, match=r"adapter\.linear1\.bias is not finite"):
+    write(broken, out, tokenizer)
+  with pytest.raises(ValueError, match=r"float16.*bfloat16.*float32"):
+    write(params, out, tokenizer, dtype="float16")
+  card = {**exports.CARD, "author": "?"}
+  del card["data"]
+  with pytest.raises(ValueError, match=r"\['author', 'data'\]"):
+    write(params, out, tokenizer, card=card)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path, params, tokenizer):
+  size = dataclasses.replace(exports.SIZE, vocabulary=512)
+  with pytest.raises(ValueError, match=r"tiny.*embedding of size test only 512"):
+    export_lib.export(
+      params, size, tmp_path / "out", tokenizer=tokenizer, card=exports.CARD
+    )
+
+
+def test_a_width_without_a_key_is_refused(tokenizer):
+  size = dataclasses.replace(exports.SIZE, head_width=32)
+  with pytest.raises(ValueError, match="no key for heads of 32"):
+    files.config(size, tokenizer.special, "float32")
