@@ -4,6 +4,7 @@ The only file that knows orbax. A checkpoint is written aside and renamed, so a 
 killed while writing finds the one before.
 """
 
+import dataclasses
 import json
 from typing import Any
 
@@ -13,8 +14,14 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from stepaudio_jax.core.types import Params, TrainState
+from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.text import tokenizer as tokenizers
+from stepaudio_jax.text.tokenizer import Tokenizer
 
 FOLDER = "checkpoints"
+PARTS = ("encoder", "adaptor", "decoder")
+_MODEL = "model.json"
+_TOKENIZER = "tokenizer"
 _STATE = "state"
 _PARAMS = ("params", "frozen")
 
@@ -105,3 +112,47 @@ def _host_array(leaf: Any) -> np.ndarray:
 
 def _left_out(_: Any) -> Any:
   return ocp.PLACEHOLDER
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """What a checkpoint holds for use: parameters (host arrays), size, tokenizer."""
+
+  params: Params
+  size: Size
+  tokenizer: Tokenizer
+
+
+def describe(workdir: epath.PathLike, size: Size, tokenizer: Tokenizer) -> None:
+  """Writes model.json and the tokenizer beside the checkpoints, for `load_model`."""
+  workdir = epath.Path(workdir)
+  text = json.dumps(dataclasses.asdict(size), indent=1)
+  (workdir / _MODEL).write_text(text)
+  tokenizer.save(workdir / _TOKENIZER)
+
+
+def load_size(folder: epath.PathLike) -> Size:
+  """The size of a workdir's model."""
+  return Size(**json.loads((_workdir(folder) / _MODEL).read_text()))
+
+
+def load_model(folder: epath.PathLike) -> Model:
+  """A model from a run's workdir (newest step) or one of its step folders.
+
+  Raises:
+    FileNotFoundError: no checkpoint is there.
+    ValueError: the checkpoint is of a stage that trains no whole model.
+  """
+  params = load_params(folder)
+  lacking = [part for part in PARTS if part not in params]
+  if lacking:
+    raise ValueError(f"{folder} holds {sorted(params)} and lacks {lacking}")
+  return Model(
+    {part: params[part] for part in PARTS},
+    load_size(folder),
+    tokenizers.load(_workdir(folder) / _TOKENIZER),
+  )
+
+
+def _workdir(folder: epath.PathLike) -> epath.Path:
+  return step_folder(folder).parent.parent

@@ -1,24 +1,27 @@
-"""One table of logical axes → mesh axes, and the mesh a recipe asks for."""
+"""The mesh a recipe asks for. Rows are split over `data`; parameters are replicated."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-from flax import linen as nn
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
-
-BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def mesh(c: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """The mesh of `c.{data,fsdp,tensor,context}`; one of them may be −1 (the rest).
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    ValueError: the sizes do not multiply to the number of devices, or an axis that
+      would split parameters is not 1.
   """
+  split = {axis: c[axis] for axis in MESH_AXES if axis != "data" and c[axis] != 1}
+  if split:
+    raise ValueError(f"mesh axes {split} must be 1: parameters are not split as yet")
   devices = jax.devices() if devices is None else devices
   sizes = {axis: c[axis] for axis in MESH_AXES}
   free = [axis for axis, size in sizes.items() if size == -1]
@@ -35,4 +38,17 @@ def mesh(c: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     # Explicit axes, the default now, make linen's logical constraints raise.
     axis_types=(AxisType.Auto,) * len(MESH_AXES),
     devices=devices,
+  )
+
+
+def replicated(mesh_: Mesh) -> NamedSharding:
+  """Every device holds all of it."""
+  return NamedSharding(mesh_, PartitionSpec())
+
+
+def put(batch: Any, mesh_: Mesh) -> Any:
+  """Host arrays of this process, as arrays sharded by rows over the data axis."""
+  rows = NamedSharding(mesh_, PartitionSpec("data"))
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)), batch
   )

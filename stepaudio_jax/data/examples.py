@@ -1,10 +1,9 @@
 """Dialogues as training examples or prompts: rendered, measured, and found by id."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 from absl import logging
 
 from stepaudio_jax.core import lengths
@@ -62,11 +61,28 @@ class Skipped:
   why: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Where an example comes from, and its size.
+
+  Attributes:
+    place: index of the dialogue in its set.
+    turn: which of the dialogue's examples.
+    chunks: audio chunks of at most 25 s.
+  """
+
+  id: str
+  place: int
+  turn: int
+  tokens: int
+  chunks: int
+
+
 class Examples:
   """The examples of a corpus that fit into a row, by (source, index).
 
-  All are rendered and measured here, before training; those that do not fit are
-  never truncated, they stand in `skipped` and in the log.
+  All are rendered and measured here, before training. Those that do not fit are
+  never truncated: they stand in `skipped` and in the log.
 
   Args:
     store: encoder frames of the corpus's clips; None for text alone.
@@ -85,61 +101,160 @@ class Examples:
     limits: Limits,
     *,
     encoder_width: int,
-    rendering: Rendering = Rendering(),
+    rendering: Rendering | None = None,
   ):
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
-    self._rendering, self._width = rendering, encoder_width
-    self.limits = limits
+    self._rendering = rendering or Rendering()
+    self._limits, self._width = limits, encoder_width
     self.names, self.weights = corpus.names, corpus.weights
     self.skipped: list[Skipped] = []
-    self._places: list[list[tuple[int, int]]] = [[] for _ in corpus.names]
-    self._sizes: list[list[tuple[int, int]]] = [[] for _ in corpus.names]
+    self._entries: list[list[Entry]] = [[] for _ in corpus.names]
     self._by_id: dict[str, tuple[int, int]] = {}
-    self._kept: dict[tuple[int, int], Example] = {}
-    self._room = KEPT_TOKENS
+    self._kept: dict[tuple[int, int], tuple[Example, tuple[str, ...]]] = {}
     self._index()
 
   @property
   def counts(self) -> tuple[int, ...]:
     """Examples of each set."""
-    return tuple(len(places) for places in self._places)
+    return tuple(map(len, self._entries))
 
-  def size(self, source: int, index: int) -> tuple[int, int]:
-    """(tokens, audio chunks)."""
-    return self._sizes[source][index]
+  def entry(self, source: int, index: int) -> Entry:
+    return self._entries[source][index]
 
-  def example_id(self, source: int, index: int) -> str:
-    return self.load(source, index).id
+  def fits(self, tokens: int, chunks: int) -> bool:
+    """Whether examples of so much together fit into one row."""
+    return tokens <= self._limits.max_tokens and chunks <= self._limits.max_clips
 
   def row(self, example_id: str) -> dict[str, Any]:
-    """The dialogue-schema row behind an id, with `dialogue_id`.
+    """The dialogue-schema row behind an id, with "dialogue_id".
 
     Its messages end with the turn to be learned; those of a prompt end before it, and
-    the turn is "reference" where the data has one.
+    that turn is "reference" where the data has one.
     """
     if example_id not in self._by_id:
-      near = sorted(self._by_id)[:5]
-      raise KeyError(f"no example {example_id!r} among {len(self._by_id)}: {near}, …")
+      some = sorted(self._by_id)[:5]
+      raise KeyError(f"no example {example_id!r} among {len(self._by_id)}: {some}, …")
     source, index = self._by_id[example_id]
-    place, turn = self._places[source][index]
-    return self._turns(self._corpus.sample(source, place))[turn]
+    entry = self._entries[source][index]
+    dialogue = self._corpus.sample(source, entry.place)
+    return expanded(dialogue.row, self._rendering)[entry.turn]
 
   def load(self, source: int, index: int) -> Example:
-    """An example without its frames."""
+    """An example with its frames."""
     if (source, index) in self._kept:
-      return self._kept[source, index]
-    place, turn = self._places[source][index]
-    dialogue = self._corpus.sample(source, place)
-    return self._rendered(dialogue, self._turns(dialogue)[turn], source)
+      example, keys = self._kept[source, index]
+    else:
+      entry = self._entries[source][index]
+      dialogue = self._corpus.sample(source, entry.place)
+      row = expanded(dialogue.row, self._rendering)[entry.turn]
+      example, keys = self._rendered(row, dialogue, source)
+    frames = tuple(chunk.rows for key in keys for chunk in self._store.read(key))
+    return dataclasses.replace(example, frames=frames)
 
   def batch(
     self, rows: Sequence[Sequence[tuple[int, int]]], first_number: int
   ) -> Batch:
-    """Rows of (source, index), frames included."""
+    """Rows of (source, index); their examples are numbered from `first_number`."""
     return collate.collate(
-      [[self._with_frames(*place) for place in row] for row in rows],
-      self.limits,
+      [[self.load(*place) for place in row] for row in rows],
+      self._limits,
       pad_id=self._tokenizer.special.pad,
       encoder_width=self._width,
       first_number=first_number,
     )
+
+  def _index(self) -> None:
+    """Renders everything once: sizes, ids, and what is to be skipped."""
+    room = KEPT_TOKENS
+    places = progress.bar(
+      self._corpus.places(), "rendering", "row", total=len(self._corpus)
+    )
+    for source, place in places:
+      dialogue = self._corpus.sample(source, place)
+      for turn, row in enumerate(expanded(dialogue.row, self._rendering)):
+        example, keys = self._rendered(row, dialogue, source)
+        chunk_frames = [rows for key in keys for rows, _ in self._store.shape(key)]
+        tokens = len(example.token_T)
+        problem = self._limits.problem(tokens, chunk_frames)
+        if problem:
+          self.skipped.append(Skipped(example.id, problem))
+          continue
+        spot = (source, len(self._entries[source]))
+        self._by_id[example.id] = spot
+        self._entries[source].append(
+          Entry(example.id, place, turn, tokens, len(chunk_frames))
+        )
+        if room >= tokens:
+          self._kept[spot] = (example, keys)
+          room -= tokens
+    report_skipped(self.skipped, sum(self.counts))
+    empty = [
+      name for name, count in zip(self.names, self.counts, strict=True) if not count
+    ]
+    if empty:
+      raise ValueError(f"no example of {empty} fits: {self.skipped[:LISTED]}")
+
+  def _rendered(
+    self, row: dict[str, Any], dialogue: Dialogue, source: int
+  ) -> tuple[Example, tuple[str, ...]]:
+    """The example without frames, and the keys of its clips."""
+    # A turn hears the dialogue's clips up to its own place.
+    clips = dialogue.audio[: len(messages_lib.audio_blocks(row["messages"]))]
+    keys = tuple(self._corpus.key(audio) for audio in clips)
+    if keys and self._store is None:
+      raise ValueError(f"example {row['id']!r} has audio, but no store was given")
+    clip_tokens = [
+      [lengths.adaptor_tokens(rows) for rows, _ in self._store.shape(key)]
+      for key in keys
+    ]
+    shown = rendered(row, self._rendering, self._tokenizer, clip_tokens)
+    return Example(row["id"], source, shown.token_T, shown.loss_T, shown.spans), keys
+
+
+def expanded(row: dict[str, Any], rendering: Rendering) -> list[dict[str, Any]]:
+  """The examples of a dialogue, see `Examples.row`."""
+  if not rendering.prompt:
+    rows = messages_lib.turns(row, rendering.history)
+    return rows if rendering.turns == "all" else rows[-1:]
+  is_open = row["messages"][-1]["role"] != "assistant"
+  if is_open:
+    row = {**row, "messages": [*row["messages"], _OPEN_TURN]}
+  rows = messages_lib.turns(row)
+  last = len(rows) - 1
+  chosen = range(len(rows)) if rendering.turns == "all" else [last]
+  return [_prompt_row(rows[k], has_reply=not (is_open and k == last)) for k in chosen]
+
+
+def rendered(
+  row: dict[str, Any],
+  rendering: Rendering,
+  tokenizer: Tokenizer,
+  clip_tokens: Sequence[Sequence[int]],
+) -> chat.Rendered:
+  """Tokens of one of the `expanded` rows."""
+  known = {
+    "tokenizer": tokenizer,
+    "clip_tokens": clip_tokens,
+    "example_id": row["id"],
+    "history": rendering.history,
+  }
+  if rendering.prompt:
+    return chat.prompt(row["messages"], thinking=rendering.thinking, **known)
+  target = "all" if rendering.history == "thought" else "last"
+  return chat.render(row["messages"], target=target, **known)
+
+
+def report_skipped(skipped: Sequence[Skipped], used: int) -> None:
+  """Logs how many examples are not used, and the first of them with the reason."""
+  if skipped:
+    logging.warning(
+      "%d examples are used and %d skipped:\n  %s",
+      used,
+      len(skipped),
+      "\n  ".join(f"{item.id}: {item.why}" for item in skipped[:LISTED]),
+    )
+
+
+def _prompt_row(row: dict[str, Any], has_reply: bool) -> dict[str, Any]:
+  *messages, reply = row["messages"]
+  return {**row, "messages": messages} | ({"reference": reply} if has_reply else {})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stepaudio_jax.core.types import Array
+from stepaudio_jax.core.types import Array, Params
 
 
 class HearingHeads(nn.Module):
@@ -44,3 +44,9 @@ def _moments(frames_BUE: Array, frame_count_B: Array) -> Array:
   spread_BUE = jnp.where(valid_BU1, (frames_BUE - mean_BE[:, None]) ** 2, 0.0)
   # The small term keeps the root's gradient finite where a clip does not vary.
   return jnp.concatenate([mean_BE, jnp.sqrt(spread_BUE.sum(1) / count_B1 + 1e-6)], -1)
+
+
+def init_params(rng: Array, heads: HearingHeads, encoder_width: int) -> Params:
+  """Fresh float32 parameters of the heads."""
+  frames_BUE = jnp.zeros((1, 2, encoder_width))
+  return heads.init(rng, frames_BUE, jnp.full((1,), 2, jnp.int32))["params"]

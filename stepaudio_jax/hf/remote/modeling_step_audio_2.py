@@ -171,7 +171,8 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
 
     Args:
       input_ids: [B, T]; each clip is start, its patches, end.
-      wavs: [K, n_mels, frames] log-mel of all clips of the batch, rows in order.
+      wavs: [K, n_mels, frames] log-mel of all clips in input_ids, row after row
+        (with a cache: of the clips in the new tokens).
       wav_lens: [K] valid frames of each clip.
       attention_mask: [B, T], 0 in padding on either side (with a cache: all so far).
       labels: [B, T], −100 where nothing is predicted; the shift happens here.
@@ -229,7 +230,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
   ):
     """Repeats every row with its own clips (several samples a prompt, beams)."""
     wavs, wav_lens = model_kwargs.pop("wavs", None), model_kwargs.pop("wav_lens", None)
-    if wavs is not None:
+    if wavs is not None and expand_size > 1:
       runs = self._patch_runs(input_ids)
       self._check_runs(runs, wav_lens)
       clips = torch.arange(len(wavs)).split([len(row) for row in runs])

@@ -1,0 +1,175 @@
+"""Supervised stages: pre-alignment, mid-training, SFT. One loop, different losses.
+
+  python -m stepaudio_jax.train --config configs/sft.py:size=tiny --workdir runs/sft
+
+The same command with the same workdir goes on where it was killed.
+"""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from stepaudio_jax import checkpoint, logs, optim, sharding, steps
+from stepaudio_jax.core import recipe, tree
+from stepaudio_jax.core.types import Params, TrainState
+from stepaudio_jax.data import loader
+from stepaudio_jax.models import hear, step_audio
+from stepaudio_jax.models.sizes import Size, size
+from stepaudio_jax.text import tokenizer as tokenizers
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, configs/<stage>.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+
+
+class NonFiniteLoss(FloatingPointError):
+  """The loss or gradient is not finite; the last checkpoint is intact."""
+
+
+def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
+  """Trains to `config.total_steps` and returns the workdir, a loadable checkpoint."""
+
+  # ─── Set-up ───────────────────────────────────────────────────────────────────────
+  c = config.copy_and_resolve_references()
+  workdir = logs.open_workdir(workdir, c)
+  jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "xla_cache"))
+  tokenizer = tokenizers.load(c.tokenizer)
+  model_size = size(c.size)
+  checkpoint.describe(workdir, model_size, tokenizer)
+  mesh = sharding.mesh(c.mesh)
+
+  # ─── Model ────────────────────────────────────────────────────────────────────────
+  model = step_audio.StepAudio(model_size, dtype=jnp.dtype(c.dtype), remat=c.remat)
+  params = initial_params(c, model_size)
+  trained, frozen = tree.split(params, tuple(c.trainable))
+  tx = optim.optimiser(c.optim, c.total_steps)
+  key = jax.random.key_data(jax.random.key(c.seed))
+  state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
+  state = jax.device_put(state, sharding.replicated(mesh))
+  logging.info("%s trained, %s frozen parameters", *map(_count, (trained, frozen)))
+
+  # ─── Data ─────────────────────────────────────────────────────────────────────────
+  objective = recipe.choose("objective", c.objective, OBJECTIVES)
+  batches, loss_fn = objective(c, model, params, tokenizer, workdir)
+  iterator = iter(batches)
+
+  # ─── Resume ───────────────────────────────────────────────────────────────────────
+  saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
+  if saved.latest() is not None:
+    state, position = saved.restore(state)
+    iterator.set_state(position)
+    logging.info("resumed after step %d", int(state.step))
+  start = int(state.step)
+  metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
+  step_fn = jax.jit(
+    functools.partial(
+      steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
+    ),
+    donate_argnums=0,
+  )
+
+  # ─── Loop ─────────────────────────────────────────────────────────────────────────
+  clock = time.perf_counter()
+  for step in range(start + 1, c.total_steps + 1):
+    batch, ids = next(iterator)
+    data_s = time.perf_counter() - clock
+    state, scalars = step_fn(state, sharding.put(batch, mesh))
+    values = _checked(scalars, step, ids)
+    step_s, clock = time.perf_counter() - clock, time.perf_counter()
+    if step % c.log.every_steps == 0 or step == c.total_steps:
+      times = {"time/step_s": step_s, "time/data_s": data_s}
+      metrics.write(step, values | times | batches.statistics())
+    if saved.due(step, c.total_steps):
+      saved.save(step, state, iterator.get_state())
+  metrics.close()
+  saved.close()
+  return workdir
+
+
+def initial_params(c: ConfigDict, model_size: Size) -> Params:
+  """Parameters at step 0: read from `c.init`, anew where `c.fresh` says so.
+
+  Raises:
+    ValueError: a part is neither in `c.init` nor in `c.fresh`, or a shape differs.
+  """
+  parts = recipe.choose("objective", c.objective, PARTS)
+  unknown = sorted(set(c.fresh) | set(c.trainable) - set(parts))
+  if set(unknown) - set(parts):
+    raise ValueError(f"unknown parts {sorted(set(unknown) - set(parts))}: {parts}")
+  rng = jax.random.key(c.seed)
+  fresh = dict(jax.jit(step_audio.init_params, static_argnums=1)(rng, model_size))
+  if "hear" in parts:
+    fresh["hear"] = hear.init_params(rng, _hearing_heads(c), model_size.encoder_width)
+  loaded = checkpoint.load_params(c.init) if c.init else {}
+  lacking = [part for part in parts if part not in loaded and part not in c.fresh]
+  if lacking:
+    raise ValueError(
+      f"parameters {lacking} are not in init={c.init!r} (which has {sorted(loaded)}); "
+      "name them in `fresh` to start them from random weights"
+    )
+  chosen = {part: fresh[part] if part in c.fresh else loaded[part] for part in parts}
+  _check_shapes(chosen, fresh, c.init)
+  return chosen
+
+
+def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
+  wants = {name: leaf.shape for name, leaf in tree.named_leaves(fresh)}
+  has = {name: leaf.shape for name, leaf in tree.named_leaves(chosen)}
+  wrong = [
+    f"{name} {has[name]} ≠ {wants[name] if name in wants else 'absent'}"
+    for name in has
+    if name not in wants or has[name] != wants[name]
+  ]
+  if wrong:
+    raise ValueError(f"init={init!r} is of another size: {'; '.join(wrong[:8])}")
+
+
+def _next_token(c: ConfigDict, model: Any, params: Params, tokenizer: Any, workdir: Any):
+  batches = loader.dialogues(c.data, c, model, params, tokenizer, workdir)
+  return batches, steps.next_token_loss(model, batches.names)
+
+
+def _hear(c: ConfigDict, model: Any, params: Params, tokenizer: Any, workdir: Any):
+  batches = loader.speech(c.data, c, workdir)
+  return batches, steps.hear_loss(model, _hearing_heads(c), dict(c.data.attributes))
+
+
+OBJECTIVES = {"hear": _hear, "next_token": _next_token}
+PARTS = {
+  "hear": ("encoder", "hear"),
+  "next_token": ("encoder", "adaptor", "decoder"),
+}
+
+
+def _hearing_heads(c: ConfigDict) -> hear.HearingHeads:
+  attributes = {name: tuple(classes) for name, classes in c.data.attributes.items()}
+  return hear.HearingHeads(loader.SYMBOL_COUNT, attributes)
+
+
+def _checked(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:
+  values = {f"train/{name}": float(value) for name, value in scalars.items()}
+  for name in ("train/loss", "train/grad_norm"):
+    if not np.isfinite(values[name]):
+      raise NonFiniteLoss(f"{name} is {values[name]} at step {step}, examples {ids}")
+  return values
+
+
+def _count(params: Params) -> str:
+  return f"{tree.parameter_count(params):,}"
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  run(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)
