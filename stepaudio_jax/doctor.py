@@ -53,7 +53,9 @@ def _packages() -> list[str]:
     note = f" (tests ran with {tested})" if tested and tested != version else ""
     print(f"ok    {requirement.name} {version}{note}")
     if not requirement.specifier.contains(version, prereleases=True):
-      problems.append(f"{requirement.name} {version} is outside {requirement.specifier}")
+      problems.append(
+        f"{requirement.name} {version} is outside {requirement.specifier}"
+      )
   return problems
 
 

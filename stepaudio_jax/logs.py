@@ -89,7 +89,7 @@ def _json_number(value: float) -> float | None:
 def _write_aside(path: epath.Path, text: str) -> None:
   aside = path.with_name(path.name + ".partial")
   aside.write_text(text)
-  aside.rename(path)
+  aside.replace(path)
 
 
 def open_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
@@ -150,7 +150,9 @@ def _commit() -> str:
   here = os.path.dirname(os.path.abspath(__file__))
   ask = ["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+"]
   try:
-    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+      ask, capture_output=True, text=True, check=True
+    ).stdout.strip()
   except (OSError, subprocess.CalledProcessError) as error:
     logging.info("the commit of the code is unknown: %s", error)
     return "unknown (not a git checkout)"

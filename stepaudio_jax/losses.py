@@ -1,5 +1,7 @@
 """Losses as sums: each returns (total, {name: Mean}); "loss" holds the divisor."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,15 +12,14 @@ from stepaudio_jax.core.types import Array, Batch, Mean
 Sums = tuple[Array, dict[str, Mean]]
 
 
-def next_token(logits_BTV: Array, batch: Batch, sources: int) -> Sums:
+def next_token(logits_BTV: Array, batch: Batch, sources: Sequence[str]) -> Sums:
   """Cross-entropy of every token that `loss_BT` marks, given those before it.
 
   Args:
     logits_BTV: position t predicts token t + 1.
     batch: a marked token that begins its segment has nothing to be predicted from
       and does not count.
-    sources: number of data sets in the mixture; each one's loss is reported as
-      "loss_<index>".
+    sources: names of the mixture's sets; each one's loss is "loss_<name>".
 
   Returns:
     The sum in nats, divisor = predicted tokens.
@@ -36,8 +37,8 @@ def next_token(logits_BTV: Array, batch: Batch, sources: int) -> Sums:
     "accuracy": masked.mean(right_BT.astype(jnp.float32), mask_BT),
   }
   source_BT = batch.source_BT[:, 1:]
-  for index in range(sources):
-    metrics[f"loss_{index}"] = masked.mean(nll_BT, mask_BT & (source_BT == index))
+  for index, name in enumerate(sources):
+    metrics[f"loss_{name}"] = masked.mean(nll_BT, mask_BT & (source_BT == index))
   return loss.total, metrics
 
 

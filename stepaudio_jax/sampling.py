@@ -31,6 +31,7 @@ class Settings:
     min_p: draw among tokens of at least min_p times the likeliest one's probability.
     stop_ids: each of them ends a reply and belongs to it.
     pad_id: written behind the end.
+    copies: replies to each prompt, which is read (prefilled) once.
   """
 
   max_new_tokens: int
@@ -40,11 +41,13 @@ class Settings:
   top_k: int | None = None
   top_p: float | None = None
   min_p: float | None = None
+  copies: int = 1
 
   def __post_init__(self):
     checks = {
       "max_new_tokens": self.max_new_tokens >= 1,
       "stop_ids": len(self.stop_ids) >= 1,
+      "copies": self.copies >= 1,
       "temperature": self.temperature >= 0,
       "top_k": self.top_k is None or self.top_k >= 1,
       "top_p": self.top_p is None or 0 < self.top_p <= 1,
@@ -56,7 +59,7 @@ class Settings:
     if wrong:
       raise ValueError(
         f"cannot sample with {', '.join(wrong)}: max_new_tokens ≥ 1, one stop id or"
-        " more, temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1"
+        " more, copies ≥ 1, temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1"
       )
 
 
@@ -73,6 +76,7 @@ def sample(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  copies: int = 1,
   stream_B: Array | None = None,
 ) -> Rollout:
   """Replies to prompts; see `Settings` for the options.
@@ -81,12 +85,13 @@ def sample(
     params: of `model`; the encoder's are not needed.
     prompts: one segment a row, right-padded; a row without any (segment 0
       throughout) gets an empty reply.
-    stream_B: int32, names each row's own random stream; by default its row number.
-      Give the prompt's number (and the copy's) for text that is the same in
-      whichever batch a row lands.
+    stream_B: int32, names each prompt's random stream, by default its row number.
+      Give the prompt's own number for text that is the same in whichever batch it
+      lands. Copies of a prompt have streams of their own within it.
 
   Returns:
-    Rollout with T = max_new_tokens, same row order.
+    Rollout with B·G rows and T = max_new_tokens; the G = `copies` replies to a
+    prompt touch, prompts keep their order.
 
   Raises:
     ValueError: impossible settings, a packed row, or replies that would pass the
@@ -100,10 +105,14 @@ def sample(
     top_k=None if top_k is None else int(top_k),
     top_p=None if top_p is None else float(top_p),
     min_p=None if min_p is None else float(min_p),
+    copies=int(copies),
   )
   _check(prompts, model, settings)
+  rows = prompts.token_BT.shape[0]
   if stream_B is None:
-    stream_B = np.arange(prompts.token_BT.shape[0], dtype=np.int32)
+    stream_B = np.arange(rows, dtype=np.int32)
+  if stream_B.shape != (rows,):
+    raise ValueError(f"stream_B has shape {stream_B.shape}; there are {rows} prompts")
   needed = {key: params[key] for key in ("adaptor", "decoder") if key in params}
   return _sample(needed, prompts, rng, stream_B, model=model, settings=settings)
 
@@ -151,13 +160,16 @@ def _sample(params, prompts, rng, stream_B, *, model, settings) -> Rollout:
   rows, length = prompts.token_BT.shape
   slots = length + settings.max_new_tokens
   prompt_B = (prompts.segment_BT > 0).sum(axis=1, dtype=jnp.int32)
-  key_B = jax.vmap(lambda stream: jax.random.fold_in(rng, stream))(stream_B)
-
   cache = empty_cache(model.size, rows, slots, model.dtype)
   x_BTD, cache = apply(prompts, cache, method="prefill")
   last_B11 = jnp.maximum(prompt_B - 1, 0)[:, None, None]
   x_BD = jnp.take_along_axis(x_BTD, last_B11, axis=1)[:, 0]
-  shape = (rows, settings.max_new_tokens)
+
+  copies = settings.copies  # from here on B counts replies
+  prompt_B, x_BD = (jnp.repeat(x, copies, axis=0) for x in (prompt_B, x_BD))
+  cache = _repeated(cache, copies)
+  key_B = _keys(rng, stream_B, copies)
+  shape = (rows * copies, settings.max_new_tokens)
   state = _State(
     step=jnp.zeros((), jnp.int32),
     cache=cache,
@@ -170,7 +182,7 @@ def _sample(params, prompts, rng, stream_B, *, model, settings) -> Rollout:
   def drawn(state: _State, x_BD: Array) -> _State:
     """`state` with the next token of the living rows, read from x_BD."""
     logits_BV = apply(x_BD, method="logits")
-    step_key_B = jax.vmap(lambda key: jax.random.fold_in(key, state.step))(key_B)
+    step_key_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, state.step)
     token_B, logprob_B = draw(logits_BV, step_key_B, settings)
     stopped_B = (token_B[:, None] == jnp.asarray(settings.stop_ids)[None]).any(axis=1)
     column = functools.partial(_column, step=state.step, keep_B=state.alive_B)
@@ -205,6 +217,24 @@ def _sample(params, prompts, rng, stream_B, *, model, settings) -> Rollout:
     mask_BT=state.mask_BT,
     truncated_B=state.alive_B,
   )
+
+
+def _repeated(cache: Cache, copies: int) -> Cache:
+  return Cache(
+    k_ZBSKh=jnp.repeat(cache.k_ZBSKh, copies, axis=1),
+    v_ZBSKh=jnp.repeat(cache.v_ZBSKh, copies, axis=1),
+    segment_BS=jnp.repeat(cache.segment_BS, copies, axis=0),
+    used=cache.used,
+  )
+
+
+def _keys(rng: Array, stream_B: Array, copies: int) -> Array:
+  """One key a reply, from its prompt's stream and its number among the copies."""
+  fold = jax.vmap(jax.random.fold_in, in_axes=(0, 0))
+  rows = stream_B.shape[0]
+  key_B = fold(jnp.broadcast_to(rng, (rows,)), stream_B)
+  copy_B = jnp.tile(jnp.arange(copies, dtype=jnp.int32), rows)
+  return fold(jnp.repeat(key_B, copies), copy_B)
 
 
 def _column(x_BT: Array, value_B: Array, other: Any, *, step: Array, keep_B: Array):

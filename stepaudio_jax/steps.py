@@ -1,6 +1,6 @@
 """The one training step, and the loss of each supervised objective."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -79,8 +79,12 @@ def _summed(sums: Callable, batch: Any, rng: Array, microbatches: int) -> Any:
   return jax.lax.scan(add, zero, (parts, rngs))[0]
 
 
-def next_token_loss(model: Any, sources: int) -> LossFn:
-  """Audio and text to the marked tokens, on cached encoder frames."""
+def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:
+  """Audio and text to the marked tokens, on cached encoder frames.
+
+  Args:
+    sources: names of the mixture's sets; each one's loss is logged as "loss_<name>".
+  """
 
   def loss_fn(params: Params, batch: Batch, rng: Array) -> losses.Sums:
     del rng
@@ -90,16 +94,16 @@ def next_token_loss(model: Any, sources: int) -> LossFn:
   return loss_fn
 
 
-def hear_loss(model: Any, heads: Any, attributes: dict[str, Any]) -> LossFn:
+def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
   """Pre-alignment 0a: CTC on transcripts plus a pooled head for each attribute.
 
   Args:
     model: its `encode` gives the frames.
     heads: HearingHeads; its parameters are `params["hear"]`.
-    attributes: name → classes, in the order of `attribute_BC`.
+    attributes: their names, in the order of `attribute_BC`.
 
   Returns:
-    Sums over clips: CTC nats per transcript symbol, plus nats per attribute; divisor = clips.
+    Sum over clips of CTC nats per symbol plus nats per attribute; divisor = clips.
   """
 
   def loss_fn(params: Params, batch: SpeechBatch, rng: Array) -> losses.Sums:

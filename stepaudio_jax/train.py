@@ -19,13 +19,10 @@ from ml_collections import ConfigDict, config_flags
 from stepaudio_jax import checkpoint, logs, optim, sharding, steps
 from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import Params, TrainState
-from stepaudio_jax.data import loader
-from stepaudio_jax.models import hear, step_audio
-from stepaudio_jax.models.sizes import Size, size
+from stepaudio_jax.data import hearing, loader
+from stepaudio_jax.models import hear, sizes, step_audio
+from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, configs/<stage>.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -40,7 +37,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.open_workdir(workdir, c)
   jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "xla_cache"))
   tokenizer = tokenizers.load(c.tokenizer)
-  model_size = size(c.size)
+  model_size = sizes.size(c.size)
   checkpoint.describe(workdir, model_size, tokenizer)
   mesh = sharding.mesh(c.mesh)
 
@@ -56,14 +53,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Data ─────────────────────────────────────────────────────────────────────────
   objective = recipe.choose("objective", c.objective, OBJECTIVES)
-  batches, loss_fn = objective(c, model, params, tokenizer, workdir)
-  iterator = iter(batches)
+  cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
+  batches, feed, loss_fn = objective(c, model, params, tokenizer, cache)
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
   if saved.latest() is not None:
     state, position = saved.restore(state)
-    iterator.set_state(position)
+    batches.set_state(position)
     logging.info("resumed after step %d", int(state.step))
   start = int(state.step)
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
@@ -77,18 +74,19 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   clock = time.perf_counter()
   for step in range(start + 1, c.total_steps + 1):
-    batch, ids = next(iterator)
+    batch, ids = next(batches)
     data_s = time.perf_counter() - clock
     state, scalars = step_fn(state, sharding.put(batch, mesh))
     values = _checked(scalars, step, ids)
     step_s, clock = time.perf_counter() - clock, time.perf_counter()
     if step % c.log.every_steps == 0 or step == c.total_steps:
       times = {"time/step_s": step_s, "time/data_s": data_s}
-      metrics.write(step, values | times | batches.statistics())
+      metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
     if saved.due(step, c.total_steps):
-      saved.save(step, state, iterator.get_state())
+      saved.save(step, state, batches.get_state())
   metrics.close()
   saved.close()
+  batches.close()
   return workdir
 
 
@@ -99,9 +97,9 @@ def initial_params(c: ConfigDict, model_size: Size) -> Params:
     ValueError: a part is neither in `c.init` nor in `c.fresh`, or a shape differs.
   """
   parts = recipe.choose("objective", c.objective, PARTS)
-  unknown = sorted(set(c.fresh) | set(c.trainable) - set(parts))
-  if set(unknown) - set(parts):
-    raise ValueError(f"unknown parts {sorted(set(unknown) - set(parts))}: {parts}")
+  unknown = sorted({*c.fresh, *c.trainable} - set(parts))
+  if unknown:
+    raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {parts}")
   rng = jax.random.key(c.seed)
   fresh = dict(jax.jit(step_audio.init_params, static_argnums=1)(rng, model_size))
   if "hear" in parts:
@@ -130,14 +128,33 @@ def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
     raise ValueError(f"init={init!r} is of another size: {'; '.join(wrong[:8])}")
 
 
-def _next_token(c: ConfigDict, model: Any, params: Params, tokenizer: Any, workdir: Any):
-  batches = loader.dialogues(c.data, c, model, params, tokenizer, workdir)
-  return batches, steps.next_token_loss(model, batches.names)
+def _next_token(
+  c: ConfigDict, model: Any, params: Params, tokenizer: Any, cache: epath.Path
+) -> tuple[Any, Any, steps.LossFn]:
+  encoder = {"encoder": params["encoder"]}
+  encode = jax.jit(functools.partial(model.apply, {"params": encoder}, method="encode"))
+  batches, feed = loader.dialogues(
+    c.data,
+    cache=cache,
+    seed=c.seed,
+    batch_size=c.batch_size,
+    tokenizer=tokenizer,
+    encode=encode,
+    encoder_hash=tree.content_hash(encoder),
+    encoder_width=model.size.encoder_width,
+  )
+  return batches, feed, steps.next_token_loss(model, feed.names)
 
 
-def _hear(c: ConfigDict, model: Any, params: Params, tokenizer: Any, workdir: Any):
-  batches = loader.speech(c.data, c, workdir)
-  return batches, steps.hear_loss(model, _hearing_heads(c), dict(c.data.attributes))
+def _hear(
+  c: ConfigDict, model: Any, params: Params, tokenizer: Any, cache: epath.Path
+) -> tuple[Any, Any, steps.LossFn]:
+  del params, tokenizer
+  batches, feed = loader.clips(
+    c.data, cache=cache, seed=c.seed, batch_size=c.batch_size
+  )
+  heads = _hearing_heads(c)
+  return batches, feed, steps.hear_loss(model, heads, tuple(feed.attributes))
 
 
 OBJECTIVES = {"hear": _hear, "next_token": _next_token}
@@ -149,7 +166,7 @@ PARTS = {
 
 def _hearing_heads(c: ConfigDict) -> hear.HearingHeads:
   attributes = {name: tuple(classes) for name, classes in c.data.attributes.items()}
-  return hear.HearingHeads(loader.SYMBOL_COUNT, attributes)
+  return hear.HearingHeads(hearing.SYMBOLS, attributes)
 
 
 def _checked(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:
@@ -164,12 +181,12 @@ def _count(params: Params) -> str:
   return f"{tree.parameter_count(params):,}"
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
-  run(_CONFIG.value, _WORKDIR.value)
+def main() -> None:
+  config = config_flags.DEFINE_config_file("config", None, "configs/<stage>.py[:args]")
+  workdir = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(lambda argv: run(config.value, workdir.value))
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main)
+  main()

@@ -43,7 +43,7 @@ def prompts():
 
 @pytest.fixture(scope="module")
 def warm(params, prompts):
-  return host(sampling.sample(params, prompts, jax.random.key(1), **WARM))
+  return host(sampling.sample(params, prompts, jax.random.key(2), **WARM))
 
 
 def host(rollout):
@@ -76,24 +76,35 @@ def log_softmax(x):
   return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def test_log_probs_equal_those_of_the_full_forward_pass(params, prompts, warm):
-  logits_BTV = np.asarray(forward(params, joined(prompts, warm)))
+def check_log_probs(params, prompts, rollout):
+  """Of WARM rollouts; returns how many tokens there were."""
+  logits_BTV = np.asarray(forward(params, joined(prompts, rollout)))
   checked = 0
   for b, n in enumerate((prompts.segment_BT > 0).sum(1)):
-    tokens = warm.token_BT[b][warm.mask_BT[b]]
+    tokens = rollout.token_BT[b][rollout.mask_BT[b]]
     before = logits_BTV[b, n - 1 : n - 1 + len(tokens)]
     want_T = log_softmax(before / 0.7)[np.arange(len(tokens)), tokens]
-    np.testing.assert_allclose(warm.logprob_BT[b][: len(tokens)], want_T, atol=1e-5)
+    np.testing.assert_allclose(rollout.logprob_BT[b][: len(tokens)], want_T, atol=1e-5)
     rank_T = (before > before[np.arange(len(tokens)), tokens][:, None]).sum(1)
     assert (rank_T < 30).all(), "a token outside the top k was drawn"
     checked += len(tokens)
-  assert checked > 12
+  return checked
+
+
+def test_log_probs_equal_those_of_the_full_forward_pass(params, prompts, warm):
+  assert check_log_probs(params, prompts, warm) > 12
+
+
+def test_a_new_key_gives_new_replies(params, prompts, warm):
+  got = host(sampling.sample(params, prompts, jax.random.key(1), **WARM))
+  assert (got.token_BT != warm.token_BT).any(1).sum() >= 3
 
 
 def test_a_reply_ends_with_any_of_the_stop_ids(warm):
   """The stop token belongs to the reply; behind it is padding."""
   lengths = warm.mask_BT.sum(1)
   assert len(set(lengths.tolist())) > 1, "the seed should give unlike lengths"
+  assert len(set(warm.truncated_B.tolist())) == 2
   for tokens, logprobs, mask, truncated in zip(
     warm.token_BT, warm.logprob_BT, warm.mask_BT, warm.truncated_B, strict=True
   ):
@@ -113,21 +124,22 @@ def test_text_follows_its_stream_and_not_its_neighbours(params, prompts, warm):
   shuffled = jax.tree.map(lambda x: x[order], prompts)
   got = host(
     sampling.sample(
-      params, shuffled, jax.random.key(1), stream_B=order.astype(np.int32), **WARM
+      params, shuffled, jax.random.key(2), stream_B=order.astype(np.int32), **WARM
     )
   )
   np.testing.assert_array_equal(got.token_BT, warm.token_BT[order])
   np.testing.assert_allclose(got.logprob_BT, warm.logprob_BT[order], atol=1e-5)
 
 
-def test_copies_of_a_prompt_get_unlike_replies(params, prompts):
-  copies = jax.tree.map(lambda x: x[[3, 3, 3, 3]], prompts)
-  draws = [sampling.sample(params, copies, jax.random.key(k), **WARM) for k in (1, 2)]
-  texts = {tuple(row) for draw in draws for row in np.asarray(draw.token_BT).tolist()}
-  assert len(texts) >= 7
-  same = np.zeros(4, np.int32)
-  got = sampling.sample(params, copies, jax.random.key(1), stream_B=same, **WARM)
-  assert len({tuple(row) for row in np.asarray(got.token_BT).tolist()}) == 1
+def test_copies_of_a_prompt_get_replies_of_their_own(params, prompts, warm):
+  got = host(sampling.sample(params, prompts, jax.random.key(2), copies=3, **WARM))
+  assert got.token_BT.shape == (12, NEW)
+  # The first copy is the reply without copies; the others share only its prompt.
+  np.testing.assert_array_equal(got.token_BT[::3], warm.token_BT)
+  np.testing.assert_allclose(got.logprob_BT[::3], warm.logprob_BT, atol=1e-5)
+  assert len({tuple(row) for row in got.token_BT.tolist()}) == 12
+  repeated = jax.tree.map(lambda x: np.repeat(x, 3, axis=0), prompts)
+  check_log_probs(params, repeated, got)
 
 
 def test_greedy_takes_the_likeliest_of_the_full_forward_pass(params, prompts):
@@ -277,6 +289,8 @@ def test_draws_follow_the_tempered_and_truncated_distribution():
     ({"stop_ids": ()}, r"stop_ids=\(\)"),
     ({"stop_ids": (5, 97)}, r"stop_ids=\(5, 97\)"),
     ({"max_new_tokens": 0}, "max_new_tokens=0"),
+    ({"copies": 0}, "copies=0"),
+    ({"stream_B": np.zeros(2, np.int32)}, "there are 1 prompts"),
     ({"max_new_tokens": 250}, "250 new tokens pass the 256 positions of 'test'"),
   ],
 )

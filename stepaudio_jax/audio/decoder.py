@@ -22,7 +22,8 @@ _EXACT_SEEK = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _PROMISE = re.compile(
   r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)"
 )
-_MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
+# An MP3's frame count; the lowest bit of Xing's flags says whether it is there.
+_MP3_LENGTH = re.compile(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI")
 _UNKNOWN_FRAMES = 1 << 62  # a FLAC of unknown length is given 2**63 - 1 frames
 _HEAD_BYTES = 1 << 16
 _OGG_TAIL_BYTES = 1 << 17  # two pages of the greatest length
@@ -64,12 +65,14 @@ def opened(file: IO[bytes], label: str) -> Sound:
   if not head:
     raise AudioError(f"{label}: is empty (0 bytes)")
   sound = _sound(_Nameless(file), head, label)
+  _check_promise(sound, label)
+  position = file.tell()
   if sound.format == "OGG":
     _check_ogg(file, head, label)
-  _check_promise(sound, label)
   if sound.is_mpeg and not _declares_length(file, head):
     sound.close()
     return _sound(_Stretched(file), head, label)
+  file.seek(position)  # where the decoder believes that it is
   if sound.frames < _UNKNOWN_FRAMES:
     sound.total_frames = sound.frames
   return sound
@@ -127,8 +130,7 @@ def _declares_length(file: IO[bytes], head: bytes) -> bool:
   if head[:3] == b"ID3":  # ten bytes, the last four a size in 7-bit digits
     skipped = 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
   file.seek(skipped)
-  first = file.read(4096)
-  return any(tag in first for tag in _MP3_LENGTH_TAGS)
+  return bool(_MP3_LENGTH.search(file.read(4096)))
 
 
 def _check_promise(sound: Sound, label: str) -> None:

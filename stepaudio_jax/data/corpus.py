@@ -1,6 +1,7 @@
 """The data sets of one split: found by name, read, and checked before training."""
 
 import inspect
+import itertools
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -140,8 +141,9 @@ class Corpus:
           clip_owner.setdefault(audio.source, audio.name)
     _raise_all(problems, "wrong rows")
     absent = (path for path in clip_owner if not epath.Path(path).exists())
+    first = itertools.islice(absent, LISTED)
     _raise_all(
-      [f"{clip_owner[path]}: {path}" for path, _ in zip(absent, range(LISTED))],
+      [f"example {clip_owner[path]!r}: {path}" for path in first],
       "audio files that are not there",
     )
     if extra:  # TRL and ms-swift carry columns of their own; a typo looks like one

@@ -105,7 +105,7 @@ class Examples:
   ):
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
     self._rendering = rendering or Rendering()
-    self._limits, self._width = limits, encoder_width
+    self.limits, self._width = limits, encoder_width
     self.names, self.weights = corpus.names, corpus.weights
     self.skipped: list[Skipped] = []
     self._entries: list[list[Entry]] = [[] for _ in corpus.names]
@@ -123,7 +123,7 @@ class Examples:
 
   def fits(self, tokens: int, chunks: int) -> bool:
     """Whether examples of so much together fit into one row."""
-    return tokens <= self._limits.max_tokens and chunks <= self._limits.max_clips
+    return tokens <= self.limits.max_tokens and chunks <= self.limits.max_clips
 
   def row(self, example_id: str) -> dict[str, Any]:
     """The dialogue-schema row behind an id, with "dialogue_id".
@@ -157,7 +157,7 @@ class Examples:
     """Rows of (source, index); their examples are numbered from `first_number`."""
     return collate.collate(
       [[self.load(*place) for place in row] for row in rows],
-      self._limits,
+      self.limits,
       pad_id=self._tokenizer.special.pad,
       encoder_width=self._width,
       first_number=first_number,
@@ -175,7 +175,7 @@ class Examples:
         example, keys = self._rendered(row, dialogue, source)
         chunk_frames = [rows for key in keys for rows, _ in self._store.shape(key)]
         tokens = len(example.token_T)
-        problem = self._limits.problem(tokens, chunk_frames)
+        problem = self.limits.problem(tokens, chunk_frames)
         if problem:
           self.skipped.append(Skipped(example.id, problem))
           continue
@@ -188,9 +188,7 @@ class Examples:
           self._kept[spot] = (example, keys)
           room -= tokens
     report_skipped(self.skipped, sum(self.counts))
-    empty = [
-      name for name, count in zip(self.names, self.counts, strict=True) if not count
-    ]
+    empty = {n for n, c in zip(self.names, self.counts, strict=True) if not c}
     if empty:
       raise ValueError(f"no example of {empty} fits: {self.skipped[:LISTED]}")
 
@@ -222,7 +220,10 @@ def expanded(row: dict[str, Any], rendering: Rendering) -> list[dict[str, Any]]:
   rows = messages_lib.turns(row)
   last = len(rows) - 1
   chosen = range(len(rows)) if rendering.turns == "all" else [last]
-  return [_prompt_row(rows[k], has_reply=not (is_open and k == last)) for k in chosen]
+  return [
+    _prompt_row(rows[k], row["messages"], has_reply=not (is_open and k == last))
+    for k in chosen
+  ]
 
 
 def rendered(
@@ -255,6 +256,9 @@ def report_skipped(skipped: Sequence[Skipped], used: int) -> None:
     )
 
 
-def _prompt_row(row: dict[str, Any], has_reply: bool) -> dict[str, Any]:
-  *messages, reply = row["messages"]
-  return {**row, "messages": messages} | ({"reference": reply} if has_reply else {})
+def _prompt_row(
+  row: dict[str, Any], messages: list[dict[str, Any]], has_reply: bool
+) -> dict[str, Any]:
+  # Thoughts of earlier turns come back: whether they are read is up to `history`.
+  *heard, reply = messages[: len(row["messages"])]
+  return {**row, "messages": heard} | ({"reference": reply} if has_reply else {})

@@ -6,13 +6,14 @@ made from one pack alone. So a fill that was killed and started again writes the
 that an undisturbed one would have written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
+from absl import logging
 
 from stepaudio_jax.audio import io, mel
 from stepaudio_jax.core import lengths
+from stepaudio_jax.data import progress
 from stepaudio_jax.data.schema import Audio
 from stepaudio_jax.data.store import Chunk, Store
 
@@ -27,16 +28,16 @@ BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 2502)
 
 
 def fill_mels(
-  store: Store, clips: Iterable[Audio], *, clips_per_pack: int = 256
+  store: Store, clips: Mapping[str, Audio], *, clips_per_pack: int = 256
 ) -> None:
-  """Computes the log-mels of the clips that `store` lacks."""
+  """Computes the log-mels of those of `clips` ({content key: clip}) it lacks."""
   for pack in _packs(store, clips, clips_per_pack, "log-mels"):
     store.write({key: mels(audio) for key, audio in pack.items()})
 
 
 def fill_frames(
   store: Store,
-  clips: Iterable[Audio],
+  clips: Mapping[str, Audio],
   encode: Encode,
   *,
   batch_size: int,
@@ -44,7 +45,9 @@ def fill_frames(
   buckets: Sequence[int] = BUCKETS,
   clips_per_pack: int = 256,
 ) -> None:
-  """Encodes the clips that `store` lacks.
+  """Encodes those of `clips` ({content key: clip}) that `store` lacks.
+
+  Several processes may each fill their own clips of one folder, then `reload()`.
 
   Args:
     encode: called with `batch_size` rows and a length of `buckets`, always.
@@ -55,36 +58,41 @@ def fill_frames(
       number of frames or values that are not finite; the clip is named.
   """
   for pack in _packs(store, clips, clips_per_pack, "encoder frames"):
-    pieces: list[Piece] = []
+    keys, pieces = [], []
     for key, audio in pack.items():
       kept = mel_store is not None and key in mel_store
-      pieces += [(audio, c) for c in (mel_store.read(key) if kept else mels(audio))]
-    clip_chunks = {key: [] for key in pack}
-    for (audio, _), chunk in zip(
-      pieces, _encoded(pieces, encode, batch_size, buckets), strict=True
-    ):
-      clip_chunks[audio.key].append(chunk)
-    store.write(clip_chunks)
+      chunks = mel_store.read(key) if kept else mels(audio)
+      keys += [key] * len(chunks)
+      pieces += [(audio, chunk) for chunk in chunks]
+    frames = {key: [] for key in pack}
+    encoded = _encoded(pieces, encode, batch_size, buckets)
+    for key, chunk in zip(keys, encoded, strict=True):
+      frames[key].append(chunk)
+    store.write(frames)
 
 
 def mels(audio: Audio) -> tuple[Chunk, ...]:
   """Log-mel of every chunk of a clip, float32 [padded frames, 128]."""
   samples_N = io.read(audio.source, audio.start_s, audio.end_s, name=audio.name)
-  return tuple(
-    Chunk(mel.log_mel(chunk_N), len(chunk_N)) for chunk_N in io.chunks(samples_N)
-  )
+  pieces, dropped_samples = io.chunks(samples_N, name=audio.name)
+  if dropped_samples:
+    logging.info(
+      "%s: the last %d samples, too few for an audio token, are left out",
+      audio.name,
+      dropped_samples,
+    )
+  return tuple(Chunk(mel.log_mel(piece_N), len(piece_N)) for piece_N in pieces)
 
 
 def _packs(
-  store: Store, clips: Iterable[Audio], clips_per_pack: int, what: str
+  store: Store, clips: Mapping[str, Audio], clips_per_pack: int, what: str
 ) -> Iterator[dict[str, Audio]]:
-  """The missing clips by key, so many at a time, with a progress bar."""
-  by_key = {audio.key: audio for audio in clips}
-  missing = store.missing(by_key)
-  with tqdm(total=len(missing), desc=what, unit="clip", disable=not missing) as bar:
+  """The missing clips, so many at a time, with a progress bar."""
+  missing = store.missing(clips)
+  with progress.bar(None, what, "clip", total=len(missing)) as bar:
     for start in range(0, len(missing), clips_per_pack):
       keys = missing[start : start + clips_per_pack]
-      yield {key: by_key[key] for key in keys}
+      yield {key: clips[key] for key in keys}
       bar.update(len(keys))
 
 

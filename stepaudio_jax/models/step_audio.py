@@ -47,9 +47,21 @@ class StepAudio(nn.Module):
     """audio_BAD, zero beyond each clip's tokens."""
     return self.adaptor(frames_BUE, frame_count_B)
 
+  def embedded(self, batch: Batch) -> Array:
+    """x_BTD that enters the decoder: text embeddings, clips spliced in."""
+    text_BTD = self.decoder.embed(batch.token_BT)
+    rows, clips, frames, width = batch.frames_BRUE.shape
+    if clips * frames == 0:  # a text-only batch
+      return text_BTD
+    audio = self.adapt(
+      batch.frames_BRUE.reshape(rows * clips, frames, width),
+      batch.frame_count_BR.reshape(rows * clips),
+    )
+    return splice(text_BTD, audio.reshape(rows, -1, audio.shape[-1]), batch.audio_BT)
+
   def hidden(self, batch: Batch) -> Array:
     """x_BTD after the final norm."""
-    x_BTD = self._embedded(batch)
+    x_BTD = self.embedded(batch)
     return self.decoder(x_BTD, batch.segment_BT, batch.position_BT)
 
   def logits(self, x: Array) -> Array:
@@ -59,7 +71,7 @@ class StepAudio(nn.Module):
   def prefill(self, batch: Batch, cache: Cache) -> tuple[Array, Cache]:
     """x_BTD of prompts, and the empty cache filled with them."""
     return self.decoder.prefill(
-      self._embedded(batch), batch.segment_BT, batch.position_BT, cache
+      self.embedded(batch), batch.segment_BT, batch.position_BT, cache
     )
 
   def extend(
@@ -74,17 +86,6 @@ class StepAudio(nn.Module):
     self.adapt(*self.encode(mel_BLM, sample_count_B))
     x_BTD = self.decoder.embed(token_BT)
     return self.logits(self.decoder(x_BTD, jnp.ones_like(token_BT), token_BT))
-
-  def _embedded(self, batch: Batch) -> Array:
-    text_BTD = self.decoder.embed(batch.token_BT)
-    rows, clips, frames, width = batch.frames_BRUE.shape
-    if clips * frames == 0:  # a text-only batch
-      return text_BTD
-    audio = self.adapt(
-      batch.frames_BRUE.reshape(rows * clips, frames, width),
-      batch.frame_count_BR.reshape(rows * clips),
-    )
-    return splice(text_BTD, audio.reshape(rows, -1, audio.shape[-1]), batch.audio_BT)
 
 
 def splice(text_BTD: Array, audio_BAD: Array, audio_BT: Array) -> Array:

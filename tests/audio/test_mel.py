@@ -72,24 +72,24 @@ def test_rows_are_the_padded_frames():
 
 
 def test_a_tone_has_the_energy_worked_out_by_hand():
-  # 1 kHz lies in bin 25 of 40 Hz. A sine of amplitude a under a periodic Hann window of
-  # 400 has power (a * 200 / 2)^2 there. On Slaney's scale 1 kHz is 15 mel and 8 kHz
-  # 15 + 27 ln 8 / ln 6.4; band 42 spans steps 42, 43, 44 of 129, about 982, 1006 and
-  # 1030 Hz, so no other bin falls into it.
-  amplitude = 0.5
-  tone = amplitude * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
+  # A sine of amplitude a at 1 kHz, the centre of bin 25 (40 Hz each), has the power
+  # (200 a / 2)^2 there under a periodic Hann window of 400, which sums to 200. Slaney's
+  # scale is linear to 1 kHz = 15 mel, then 27 mel a factor 6.4. The 128 bands have
+  # 130 corners; band 42 has corners 42, 43, 44: about 982, 1006, 1030 Hz, so bin 25 is
+  # the only one in it. Its height is 2 / width: equal area.
   step = (15 + 27 * np.log(8) / np.log(6.4)) / 129
-  low_hz = 42 * step * 200 / 3
-  middle_hz = 43 * step * 200 / 3
-  high_hz = 1000 * np.exp((44 * step - 15) * np.log(6.4) / 27)
-  assert low_hz < 1000 < middle_hz < 1040 - 1 and high_hz < 1040
-  weight = (1000 - low_hz) / (middle_hz - low_hz) * 2 / (high_hz - low_hz)
-  # The last of the five bands between 1 kHz and the peak's neighbours is empty.
-  expected = (np.log10(weight * (amplitude * 100) ** 2) + 4) / 4
-  middle_LM = mel.log_mel(tone)[10:90]
-  assert expected == pytest.approx(0.0, abs=2)  # a number of the usual size
-  np.testing.assert_array_equal(middle_LM.argmax(axis=1), 42)
-  np.testing.assert_allclose(middle_LM[:, 42], expected, atol=2e-3)
+  low, middle, high = (
+    1000 / 15 * mels if mels < 15 else 1000 * 6.4 ** ((mels - 15) / 27)
+    for mels in (42 * step, 43 * step, 44 * step)
+  )
+  assert 960 < low < 1000 < middle < high < 1040
+  weight = (1000 - low) / (middle - low) * 2 / (high - low)
+  amplitude = 0.5
+  expected = (np.log10(weight * (100 * amplitude) ** 2) + 4) / 4
+  tone = amplitude * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
+  steady_LM = mel.log_mel(tone)[2:98]
+  np.testing.assert_array_equal(steady_LM.argmax(axis=1), 42)
+  np.testing.assert_allclose(steady_LM[:, 42], expected, rtol=0, atol=1e-6)
 
 
 def test_silence_is_the_clamped_floor():

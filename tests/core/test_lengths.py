@@ -65,7 +65,9 @@ def test_the_bounds_are_the_outermost_lengths_that_work():
   assert lengths.padded_frames(lengths.LONGEST_SAMPLES + 1) == 3001
 
 
-@pytest.mark.parametrize("samples", [321, 322, 640, 801, 1_000, 12_345, 16_000, 479_680])
+@pytest.mark.parametrize(
+  "samples", [321, 322, 640, 801, 1_000, 12_345, 16_000, 479_680]
+)
 def test_torch_layers_give_as_many(samples):
   valid = torch.zeros(1, 1, len(range(0, samples, 160)))
   with torch.no_grad():

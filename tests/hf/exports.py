@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import dynamic_module_utils
 
+from stepaudio_jax import sampling
 from stepaudio_jax.core import lengths
 from stepaudio_jax.core.types import Array, Batch, Params
 from stepaudio_jax.hf import table
@@ -100,6 +101,24 @@ def torch_inputs(prompts: list[Prompt], pad: int) -> dict[str, torch.Tensor]:
 def our_logits(params: Params, prompts: list[Prompt], length: int) -> np.ndarray:
   """[B, length, V] by our model, rows padded on the right."""
   return np.asarray(_logits(params, _batch(params, prompts, length)))
+
+
+def our_greedy(params: Params, prompts: list[Prompt], new: int) -> list[list[int]]:
+  """The first tokens of our replies; nothing stops them (seen, not enforced)."""
+  never = SIZE.vocabulary - 1
+  longest = max(len(p.ids) for p in prompts)
+  rollout = sampling.sample(
+    params,
+    _batch(params, prompts, longest),
+    jax.random.key(0),
+    model=StepAudio(SIZE),
+    max_new_tokens=new,
+    temperature=0.0,
+    stop_ids=(never,),
+    pad_id=never,
+  )
+  assert never not in np.asarray(rollout.token_BT)
+  return rollout.token_BT.tolist()
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import transformers
 from torch.nn import functional
@@ -38,16 +39,7 @@ def ours(params, prompts):
 
 @pytest.fixture(scope="module")
 def greedy(params, prompts):
-  """Continuations by taking the argmax of our full forward NEW times."""
-  rows = list(prompts)
-  for _ in range(NEW):
-    logits = exports.our_logits(params, rows, LENGTH)
-    best = [int(logits[b, len(row.ids) - 1].argmax()) for b, row in enumerate(rows)]
-    rows = [
-      exports.Prompt([*row.ids, token], row.mels)
-      for row, token in zip(rows, best, strict=True)
-    ]
-  return [row.ids[-NEW:] for row in rows]
+  return exports.our_greedy(params, prompts, NEW)
 
 
 @pytest.fixture
@@ -148,7 +140,7 @@ def test_generate_stops_at_eot(model, inputs, greedy, tokenizer):
 
 def test_generate_with_a_cache_made_before(model, inputs, greedy, encoder_calls):
   """Releases from 4.57 on make the cache before step 1; the audio must survive."""
-  cache = transformers.DynamicCache(config=model.config.get_text_config())
+  cache = transformers.DynamicCache()
   assert generate(model, inputs, past_key_values=cache) == greedy
   assert encoder_calls == [8]
 
@@ -168,7 +160,7 @@ def test_a_later_turn_with_audio_reaches_an_old_cache(model, prompts, tokenizer)
   """The first half of a prompt is in the cache; the rest brings its own clips."""
   whole = exports.torch_inputs(prompts[3:], tokenizer.special.pad)
   end = whole["input_ids"][0].tolist().index(tokenizer.special.audio_end) + 2
-  cache = transformers.DynamicCache(config=model.config.get_text_config())
+  cache = transformers.DynamicCache()
   model(
     input_ids=whole["input_ids"][:, :end],
     wavs=whole["wavs"][:1],
@@ -249,6 +241,16 @@ def test_unusable_features_are_an_error(model, inputs):
   ):
     with pytest.raises(ValueError, match=match):
       model.audio_features(bad_wavs, bad_lens)
+
+
+def test_the_cards_example_runs(folder, tmp_path, monkeypatch, capsys):
+  """The Python block of README.md, beside the export, with a shorter reply."""
+  soundfile.write(tmp_path / "question.wav", np.zeros(8_000), 16_000)
+  code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+  code = code.replace('folder = "."', f"folder = {str(folder)!r}").replace("512", "4")
+  monkeypatch.chdir(tmp_path)
+  exec(code, {})
+  assert capsys.readouterr().out.strip()
 
 
 def test_processor_to_reply(model, processor):

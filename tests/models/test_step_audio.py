@@ -53,7 +53,7 @@ def test_clips_of_a_row_are_spliced_in_order(params, batch):
       batch.frame_count_BR[3, r][None],
       method="adapt",
     )[0]
-  embedded_BTD = apply(params, batch, method="_embedded")
+  embedded_BTD = apply(params, batch, method="embedded")
   table_VD = params["decoder"]["embed"]["embedding"]
   per_clip = batch.frames_BRUE.shape[2] // 2
   for t, a in enumerate(batch.audio_BT[3]):

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -83,14 +84,30 @@ def test_markers_are_special_tokens_and_text_is_one_span_between_them(tiny):
   """The library, given the whole string, splits it at the same places."""
   row = _render(tiny, TWO_TURNS[:2], TWO_CLIPS[:1], target=None)
   assert row.token_T.tolist() == tiny.encode(HEAD, special=True)
-  parts = [_human("one")["content"][0], _human(" two")["content"][0]]
+  parts = [_human("The spea")["content"][0], _human("ker")["content"][0]]
   joined = _render(tiny, [{"role": "human", "content": parts}], [], target=None)
-  assert joined.token_T.tolist() == tiny.encode(
-    "<|BOT|>human\none two<|EOT|>", special=True
-  )
-  # "\n" of the turn's head and a text's own newlines are one span too.
-  newlines = _render(tiny, [_human("\n\nyes")], [], target=None)
-  assert newlines.token_T.tolist()[1:-1] == tiny.encode("human\n\n\nyes")
+  whole = "<|BOT|>human\nThe speaker<|EOT|>"
+  assert joined.token_T.tolist() == tiny.encode(whole, special=True)
+  assert len(tiny.encode(" speaker")) == 1
+
+
+def test_a_turns_head_and_the_newlines_of_its_text_are_one_span(tiny, tmp_path):
+  document = json.loads(tiny.document)
+  document["model"]["vocab"]["ĊĊ"] = 1024
+  document["model"]["merges"].append(["Ċ", "Ċ"])
+  (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+  joining = tokenizer_lib.load(tmp_path)
+  row = _render(joining, [_human("\nyes")], [], target=None)
+  assert row.token_T.tolist() == joining.encode("<|BOT|>human\n\nyes<|EOT|>", True)
+  assert 1024 in row.token_T
+
+
+def test_thought_and_answer_are_one_span(tiny):
+  row = _render(tiny, [_human("Hi"), _assistant("\n\nLow.", "It is low.")], [])
+  predicted = row.token_T[row.loss_T].tolist()
+  assert predicted == tiny.encode("It is low.\n</think>\n\n\nLow.<|EOT|>", True)
+  apart = tiny.encode("It is low.\n</think>\n") + tiny.encode("\n\nLow.<|EOT|>", True)
+  assert predicted != apart
 
 
 def test_every_chunk_has_its_span(tiny):

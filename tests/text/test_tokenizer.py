@@ -113,7 +113,7 @@ def test_special_encoding_equals_the_librarys(tiny, engine):
 
 
 def test_decode_leaves_special_tokens_out_but_keeps_tool_tags(tiny):
-  text = "<|BOT|>a<|EOT|><tool_call>b</tool_call><|endoftext|>"
+  text = "<|BOT|>a<|EOT|><tool_call>b</tool_call><|im_end|><|endoftext|><tts_pad>"
   ids = tiny.encode(text, special=True)
   assert tiny.decode(ids) == "a<tool_call>b</tool_call>"
 

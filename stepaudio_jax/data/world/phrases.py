@@ -9,9 +9,9 @@ from stepaudio_jax.data.world import words
 QUESTIONS = {
   "pitch": (
     "Is the voice low, middle or high?",
-    "How high is the voice?",
-    "What is the pitch of this voice: low, middle or high?",
-    "Listen to the pitch. How high is it?",
+    "What is the pitch of the voice?",
+    "At which pitch does the voice talk: low, middle or high?",
+    "Listen to the pitch. How would you call it?",
     "Tell me about the pitch.",
   ),
   "rate": (
@@ -44,7 +44,7 @@ QUESTIONS = {
   ),
 }
 FOLLOW_UPS = {
-  "pitch": ("And how high was the voice?", "What about the pitch?"),
+  "pitch": ("And what was the pitch?", "How was the pitch?"),
   "rate": ("And what about the pace?", "At which pace was it said?"),
 }
 MEMORY_QUESTIONS = {
@@ -179,6 +179,13 @@ LASTING_INSTRUCTIONS = {
   "question": "Always end with a question.",
 }
 
+RUBRICS = {
+  "brief": "The reply is the answer and nothing else.",
+  "sure": "The reply begins with Sure.",
+  "question": "The reply ends with a question.",
+  "tone": "The reply fits the mood of the speaker.",
+}
+
 
 def answer(template: str, task: str, label: str) -> str:
   """An answer template of `task` filled with its label."""
@@ -219,6 +226,7 @@ def corpus() -> list[str]:
   lines += [t for group in TONES.values() for t in group]
   lines += [*TELLINGS, *ACKNOWLEDGEMENTS, *INVITATIONS, *SYSTEM, "Sure."]
   lines += [*INSTRUCTIONS.values(), *LASTING_INSTRUCTIONS.values()]
+  lines += [*RUBRICS.values()]
   lines += [line for opening in OPENINGS for line in opening]
   return lines
 

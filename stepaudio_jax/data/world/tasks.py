@@ -13,7 +13,7 @@ from stepaudio_jax.data.world.deal import Dealer, dealer
 from stepaudio_jax.data.world.plan import Take
 
 _NO_THOUGHT = 0.2  # share of replies without a thought (empty-think rule)
-_INSTRUCTED, _LASTING = 0.25, 0.5
+_INSTRUCTED, _LASTING = 0.3, 0.5
 _SYSTEM_SHARE = 0.2
 _INVITING, _TONE_SHARE = 0.25, 0.7
 _MULTI_TURN = 0.2  # of pitch, rate and emotion; memory always is
@@ -90,7 +90,11 @@ class _Writer:
     clips = [turn.take for turn in turns if turn.take is not None]
     meta = {"task": task, "clips": [take.id for take in clips], "turns": len(turns)}
     messages = self._messages(turns, instruction)
-    self.rows.append({"id": row_id, "messages": messages, **answered, "meta": meta})
+    row = {"id": row_id, "messages": messages, **answered}
+    rubric = _rubric(task, instruction.kind)
+    if rubric:
+      row["rubric"] = rubric
+    self.rows.append({**row, "meta": meta})
     last = next((take for take in reversed(clips)), None)
     truth = {
       "id": row_id,
@@ -178,6 +182,13 @@ def _instruction(deal: Dealer) -> Instruction:
   kind = deal.deal(tuple(phrases.INSTRUCTIONS), "instruction")
   lasting = kind in phrases.LASTING_INSTRUCTIONS and deal.chance(_LASTING)
   return Instruction(kind, lasting)
+
+
+def _rubric(task: str, instruction: str | None) -> list[dict]:
+  """What a judge may check, for rows with an instruction or a mood; else nothing."""
+  lines = [phrases.RUBRICS[instruction]] if instruction else []
+  lines += [phrases.RUBRICS["tone"]] if task == "emotion" else []
+  return [{"text": line, "weight": 1.0} for line in lines]
 
 
 def _asked(

@@ -25,28 +25,29 @@ DEEP_VOICES = ("en-us", "en-us+m3")
 BRIGHT_VOICES = tuple(voice for voice in VOICES if voice not in DEEP_VOICES)
 
 PITCH_BAND_HZ = {"low": (82, 116), "middle": (150, 168), "high": (235, 290)}
-RATE_BAND_WPM = {"slow": (104, 112), "normal": (165, 185), "fast": (240, 262)}
-PAIR_RATE_WPM = (160, 185)
+# Even ratios (×1.4); fast still leaves the 25 Hz frames about one for each letter.
+RATE_BAND_WPM = {"slow": (104, 112), "normal": (145, 159), "fast": (206, 228)}
+PAIR_RATE_WPM = (155, 175)
 NEUTRAL_RANGE = (35, 55)
 NEUTRAL_VOLUME = (85, 115)
 
 # style: espeak settings (rate in words/min, pitch, pitch range, volume), low and high
 STYLES = {
   "calm": {
-    "rate": (142, 154),
+    "rate": (138, 150),
     "pitch": (35, 45),
     "range": (25, 35),
     "volume": (55, 65),
   },
   "excited": {
-    "rate": (235, 255),
+    "rate": (212, 232),
     "pitch": (82, 94),
     "range": (90, 99),
     "volume": (105, 125),
   },
   "sad": {"rate": (112, 122), "pitch": (8, 18), "range": (2, 10), "volume": (30, 38)},
   "angry": {
-    "rate": (205, 225),
+    "rate": (188, 206),
     "pitch": (35, 45),
     "range": (60, 75),
     "volume": (160, 180),

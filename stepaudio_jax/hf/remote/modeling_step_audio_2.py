@@ -118,6 +118,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
   _supports_flash_attn_2 = True
   _supports_sdpa = True
   _supports_cache_class = True
+  _supports_static_cache = True
 
   def __init__(self, config):
     super().__init__(config)

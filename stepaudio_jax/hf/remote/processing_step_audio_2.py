@@ -171,6 +171,12 @@ class StepAudio2Processor(ProcessorMixin):
       raise ValueError("inputs with audio are a dict of torch tensors")
     return self(messages, add_generation_prompt, enable_thinking)
 
+  def decode(self, *args, **kwargs):
+    return self.tokenizer.decode(*args, **kwargs)
+
+  def batch_decode(self, *args, **kwargs):
+    return self.tokenizer.batch_decode(*args, **kwargs)
+
   @property
   def model_input_names(self):
     return ["input_ids", "attention_mask", "wavs", "wav_lens"]
