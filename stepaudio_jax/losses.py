@@ -61,7 +61,8 @@ def ctc(
   nll_B = optax.ctc_loss(logits_BUV, padding_BU, label_BT, padding_BT, blank_id=0)
   repeat_BT = (label_BT[:, 1:] == label_BT[:, :-1]) & (padding_BT[:, 1:] == 0)
   feasible_B = label_count_B + repeat_BT.sum(1) <= frame_count_B
-  loss = masked.mean(nll_B / jnp.maximum(label_count_B, 1), feasible_B)
+  symbols_B = jnp.maximum(label_count_B, 1).astype(jnp.float32)
+  loss = masked.mean(nll_B / symbols_B, feasible_B)
   everyone_B = jnp.ones_like(feasible_B)
   metrics = {
     "loss": loss,

@@ -50,7 +50,8 @@ def train_step(
   grads, metrics = _summed(sums, batch, rng, microbatches)
   # A batch without a single target must not divide by zero: its gradient is zero.
   grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].count, 1), grads)
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
   state = TrainState(
     params=optax.apply_updates(state.params, updates),
     frozen=state.frozen,
@@ -59,7 +60,7 @@ def train_step(
     rng=state.rng,
   )
   scalars = {name: masked.ratio(value) for name, value in metrics.items()}
-  return state, scalars | {"grad_norm": optax.global_norm(grads)}
+  return state, scalars | {"grad_norm": optax.tree.norm(grads)}
 
 
 def _summed(sums: Callable, batch: Any, rng: Array, microbatches: int) -> Any:

@@ -21,7 +21,6 @@ __all__ = ["AudioError", "Chunks", "chunks", "content_key", "read"]
 
 BLOCK_FRAMES = 1 << 16  # frames decoded at a time, so that hours fit in memory
 SPAN_SLACK_S = 0.01  # a span may end so far past the file: annotations are rounded
-MP3_SLACK_FRAMES = 2 * 1152  # MP3 writers disagree whether the header frame counts
 RESAMPLING = "HQ"  # soxr's default: 20 bits, linear phase
 
 Source = str | os.PathLike | bytes
@@ -204,8 +203,7 @@ def _decoded(
 
 def _check_ending(sound: decoder.Sound, position: int, end: int, label: str) -> None:
   """Refuses a file that decodes to fewer frames than it declares."""
-  slack = MP3_SLACK_FRAMES if sound.is_mpeg else 0
-  if position < end - slack:
+  if position < end - sound.missing_frames_allowed:
     raise AudioError(
       f"{label}: truncated, it declares {sound.total_frames} frames and decodes to "
       f"{position}"

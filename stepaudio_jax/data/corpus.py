@@ -11,8 +11,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from stepaudio_jax.audio import io
-from stepaudio_jax.data import progress, schema, sets
+from stepaudio_jax.data import keys, progress, schema, sets
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.data.schema import Audio
 
@@ -45,6 +44,7 @@ class Corpus:
       `mix.spoken = 0.7; options.spoken = {"set": "dialogue", "path": …}`.
     split: "train", "heldout", or whatever the sets know.
     kind: what every set must hold.
+    key_file: where content keys are kept for the next start, see keys.py.
 
   Attributes:
     names: of the sets, sorted; `source` is the index here.
@@ -61,6 +61,7 @@ class Corpus:
     options: Mapping[str, Any],
     split: str,
     kind: type = schema.Dialogue,
+    key_file: str | None = None,
   ):
     self.names = _weighted_names(mix)
     self.weights = tuple(float(mix[name]) for name in self.names)
@@ -73,7 +74,7 @@ class Corpus:
       self._modules.append(module)
       self._rows.append(rows)
     self._kind = kind
-    self._keys: dict[tuple, str] = {}
+    self._keys = keys.Keys(key_file)
     self._check()
 
   def __len__(self) -> int:
@@ -106,16 +107,12 @@ class Corpus:
     for source, index in self._bar("reading clips"):
       for audio in self.sample(source, index).audio:
         found.setdefault(self.key(audio), audio)
+    self._keys.save()
     return found
 
   def key(self, audio: Audio) -> str:
     """Content key of a clip: of the file's bytes and the span, not of its name."""
-    if isinstance(audio.source, bytes):
-      return _content_key(audio)
-    place = (audio.source, audio.start_s, audio.end_s)
-    if place not in self._keys:
-      self._keys[place] = _content_key(audio)
-    return self._keys[place]
+    return self._keys[audio]
 
   def _bar(self, what: str) -> Iterator[tuple[int, int]]:
     return iter(progress.bar(self.places(), what, "row", total=len(self)))
@@ -191,7 +188,3 @@ def _raise_all(problems: list[str], what: str) -> None:
   if problems:
     more = f" (the first {LISTED})" if len(problems) == LISTED else ""
     raise ValueError("\n  ".join([f"{what}{more}:", *problems]))
-
-
-def _content_key(audio: Audio) -> str:
-  return io.content_key(audio.source, audio.start_s, audio.end_s, name=audio.name)

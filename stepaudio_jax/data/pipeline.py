@@ -5,6 +5,7 @@ whole global batch and loads its own slice of the rows: the global batch is the 
 any number of processes, and the position in the mixture is all there is to save.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grain
+import numpy as np
 
 from stepaudio_jax.core.types import Batch, SpeechBatch
 
@@ -44,12 +46,10 @@ class Feed(Protocol):
 
 def mixture(feed: Feed, seed: int) -> Sequence[Place]:
   """Endless (source, index): each set shuffled anew every epoch, mixed by weight."""
-  sets = []
-  for source, (name, count) in enumerate(zip(feed.names, feed.counts, strict=True)):
-    places = [(source, index) for index in range(count)]
-    # grain adds the epoch to the seed: near seeds would repeat each other's orders.
-    shuffled = grain.MapDataset.source(places).shuffle(seed=_set_seed(seed, name))
-    sets.append(shuffled.repeat())
+  sets = [
+    grain.MapDataset.source(_Shuffled(source, count, f"{seed}/{name}"))
+    for source, (name, count) in enumerate(zip(feed.names, feed.counts, strict=True))
+  ]
   return grain.MapDataset.mix(sets, feed.weights)
 
 
@@ -100,7 +100,10 @@ def batches(
     return feed.batch(plan[rows], before), ids
 
   plans = _Plans(feed, stream, batch_size, pack).map(load)
-  return iter(grain.experimental.ThreadPrefetchIterDataset(plans, prefetch))
+  ahead = grain.experimental.ThreadPrefetchIterDataset(
+    plans, prefetch_buffer_size=prefetch
+  )
+  return iter(ahead)
 
 
 def rows_of(
@@ -125,6 +128,31 @@ def rows_of(
     else:
       return rows, position
   return rows, len(stream)
+
+
+class _Shuffled:
+  """Endless places of one set, in a new order every epoch.
+
+  grain's own shuffle takes milliseconds a draw where a set is small, and adds the epoch
+  to the seed, so that sets with neighbouring seeds repeat each other's orders.
+  """
+
+  def __init__(self, source: int, count: int, seed: str):
+    self._source, self._count, self._seed = source, count, seed
+    self._order = functools.lru_cache(maxsize=2)(self._new_order)
+
+  def __len__(self) -> int:
+    return 1 << 60
+
+  def __getitem__(self, position: int) -> Place:
+    epoch, index = divmod(position, self._count)
+    return self._source, int(self._order(epoch)[index])
+
+  def _new_order(self, epoch: int) -> np.ndarray:
+    text = f"{self._seed}/{epoch}"
+    digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+    # RandomState's numbers are the same in every version of numpy.
+    return np.random.RandomState(int.from_bytes(digest, "big")).permutation(self._count)
 
 
 class _Plans(grain.IterDataset):
@@ -187,8 +215,3 @@ def _fingerprint(
     for entry in (feed.entry(source, index) for index in range(count)):
       digest.update(f"{entry.id} {entry.tokens} {entry.chunks}\n".encode())
   return digest.hexdigest()
-
-
-def _set_seed(seed: int, name: str) -> int:
-  digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4)
-  return int.from_bytes(digest.digest(), "big")

@@ -14,6 +14,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import time
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -21,6 +23,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from absl import logging
 from etils import epath
+
+_ASIDE = ".partial"
+_ABANDONED_S = 86_400.0  # what a killed process left aside is swept up after a day
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Store:
     self._checked: set[str] = set()
     for path in sorted(self._folder.glob("pack-*.json")):
       self._open(path)
+    for path in self._folder.glob(f"*{_ASIDE}"):
+      if time.time() - path.stat().mtime > _ABANDONED_S:
+        path.unlink(missing_ok=True)
 
   def missing(self, keys: Iterable[str]) -> list[str]:
     """Those of `keys` that are not here, each once, in order of their text."""
@@ -106,15 +114,20 @@ class Store:
       crc = zlib.crc32(_block(clips[key]))
       entries[key] = {"row": row, "chunks": sizes, "crc32": crc}
       row += sum(count for count, _ in sizes)
-    aside = self._folder / f"{pack}.npy.partial"
+    array, index = self._folder / f"{pack}.npy", self._folder / f"{pack}.json"
+    aside = self._aside(array)
     with aside.open("wb") as file:
       _save(file, row, [clips[key] for key in sorted(clips)])
-    index = {"bytes": aside.stat().length, "clips": entries}
-    aside.replace(self._folder / f"{pack}.npy")
-    aside = self._folder / f"{pack}.json.partial"
-    aside.write_text(json.dumps(index))
-    aside.replace(self._folder / f"{pack}.json")
-    self._open(self._folder / f"{pack}.json")
+    content = json.dumps({"bytes": aside.stat().length, "clips": entries})
+    aside.replace(array)
+    aside = self._aside(index)
+    aside.write_text(content)
+    aside.replace(index)
+    self._open(index)
+
+  def _aside(self, path: epath.Path) -> epath.Path:
+    """A name of this process alone: another one may be writing the same pack."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}{_ASIDE}")
 
   def _open(self, path: epath.Path) -> None:
     pack, array = path.stem, path.with_suffix(".npy")

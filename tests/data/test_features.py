@@ -1,6 +1,8 @@
 """The store: what is written is read, and no kill or damage goes unseen."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ def chunk(rows: int, value: float, samples: int = 7) -> Chunk:
 
 
 def files(folder) -> dict[str, bytes]:
-  return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+  """What a folder holds, apart from files that were still being written."""
+  found = (p for p in sorted(folder.iterdir()) if p.suffix != ".partial")
+  return {path.name: path.read_bytes() for path in found}
 
 
 @pytest.fixture
@@ -80,11 +84,11 @@ class TestDamage:
       (written / name).unlink()
     array, index = sorted(new, reverse=True)
     if stage == "half an array":
-      (written / f"{array}.partial").write_bytes(new[array][:50])
+      (written / f"{array}.1.partial").write_bytes(new[array][:50])
     else:
       (written / array).write_bytes(new[array])
     if stage == "half an index":
-      (written / f"{index}.partial").write_bytes(new[index][:20])
+      (written / f"{index}.1.partial").write_bytes(new[index][:20])
     store = reopened(written)
     assert store.missing("abcd") == ["d"]
     store.write({"d": [chunk(9, 6.0)]})
@@ -92,6 +96,14 @@ class TestDamage:
     np.testing.assert_array_equal(
       reopened(written).read("d")[0].rows, np.full((9, 2), 6)
     )
+
+  def test_what_a_kill_left_aside_is_swept_up_after_a_day(self, written):
+    for name, age_s in (("old", 90_000), ("new", 0)):
+      path = written / f"{name}.npy.partial"
+      path.write_bytes(b"half")
+      os.utime(path, (time.time() - age_s,) * 2)
+    reopened(written)
+    assert [p.name for p in written.glob("*.partial")] == ["new.npy.partial"]
 
   def pack_of(self, folder, key):
     (path,) = (

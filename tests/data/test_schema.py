@@ -2,10 +2,12 @@
 
 import base64
 import json
+import os
 
 import pytest
 
-from stepaudio_jax.data import jsonl, schema
+from stepaudio_jax.audio import io
+from stepaudio_jax.data import jsonl, keys, schema
 from stepaudio_jax.data.corpus import Corpus, load_set
 from stepaudio_jax.data.jsonl import Row
 from tests.data.rows import audio_row, pair_row, text_row, write_rows, write_tone
@@ -163,6 +165,47 @@ def test_one_clip_has_one_key_whatever_its_name(tmp_path):
   rows[2]["messages"][0]["content"][0]["end_s"] = 0.05
   clips = corpus(write_rows(tmp_path / "a.jsonl", rows)).clips()
   assert sorted(clip.name for clip in clips.values()) == ["a", "part"]
+
+
+class TestKeys:
+  def test_a_key_is_kept_until_the_file_changes(self, tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    write_tone(path, 1600)
+    audio = schema.Audio(str(path), None, 0.05, "a")
+    first = keys.Keys(tmp_path / "keys.json")
+    key = first[audio]
+    assert key == io.content_key(path, None, 0.05)
+    first.save()
+    reads = []
+    hashed = io.content_key
+    monkeypatch.setattr(
+      io, "content_key", lambda *a, **k: reads.append(a) or hashed(*a, **k)
+    )
+    again = keys.Keys(tmp_path / "keys.json")
+    assert again[audio] == key
+    assert not reads
+    os.utime(path, ns=(0, 0))
+    assert keys.Keys(tmp_path / "keys.json")[audio] == key
+    write_tone(path, 1600, 500.0)
+    other = keys.Keys(tmp_path / "keys.json")
+    assert other[audio] == other[audio] == hashed(path, None, 0.05) != key
+    assert len(reads) == 2
+
+  def test_spans_and_bytes_have_keys_of_their_own(self, tmp_path):
+    write_tone(tmp_path / "a.wav", 1600)
+    sources = [str(tmp_path / "a.wav"), (tmp_path / "a.wav").read_bytes(), b"other"]
+    known = keys.Keys(tmp_path / "keys.json")
+    path, same, other = (known[schema.Audio(s, None, None, "a")] for s in sources)
+    assert path == same != other
+    assert known[schema.Audio(sources[0], 0.01, None, "a")] != path
+
+  def test_a_corpus_keeps_its_keys(self, tmp_path):
+    name = write_tone(tmp_path / "a.wav", 1600)
+    path = write_rows(tmp_path / "a.jsonl", [audio_row("d", name, "Q", "A")])
+    file = tmp_path / "deep" / "keys.json"
+    options = {"dialogue": {"path": str(path)}}
+    clips = Corpus({"dialogue": 1.0}, options, "train", key_file=str(file)).clips()
+    assert [row[-1] for row in json.loads(file.read_text())] == list(clips)
 
 
 class TestMixture:

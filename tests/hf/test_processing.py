@@ -184,6 +184,12 @@ def test_features(processor):
   assert (got["input_ids"][padding] == pad).all()
 
 
+def test_a_tail_too_short_for_a_token_is_left_out(processor):
+  part = {"type": "audio", "audio": sound(400_320)}
+  got = processor([{"role": "human", "content": [part]}])
+  assert got["wav_lens"].tolist() == [2500]
+
+
 def test_log_mel_is_whispers(processor):
   """Another road: transformers' extractor on the clip padded to 30 s, cropped."""
   samples = sound(23_456)

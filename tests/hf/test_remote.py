@@ -81,6 +81,7 @@ def test_configuration(model, tokenizer):
   assert config.audio_encoder_config.adapter_hidden == 80
   assert config.audio_patch_id == tokenizer.special.audio_patch
   assert model.generation_config.eos_token_id[-1] == tokenizer.special.eot
+  assert config.tie_word_embeddings is False
   assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
 
 

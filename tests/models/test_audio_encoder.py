@@ -109,7 +109,10 @@ def test_frames_cut_to_the_rows_a_cache_keeps_give_the_same_tokens(params, ours)
   adaptor = Adaptor(SIZE)
   for row in (2, 3, 4, 5):  # L = 5, 6, 7, 8: odd and even frame counts
     frames_UE, count, audio_AD = ours[row]
-    cut_1UE, count_1 = frames_UE[None, : input_rows(int(count))], jnp.asarray([count])
+    cut_1UE, count_1 = (
+      frames_UE[None, : input_rows(int(count))],
+      jnp.asarray([int(count)]),
+    )
     got_1AD = adaptor.apply({"params": params["adaptor"]}, cut_1UE, count_1)
     tokens = lengths.adaptor_tokens(int(count))
     assert got_1AD.shape[1] == tokens

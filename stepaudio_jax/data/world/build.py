@@ -13,6 +13,7 @@ from stepaudio_jax.audio import speech
 from stepaudio_jax.data.world import plan, tasks, text_only
 
 SHARD_SIZE = 250
+SMALLEST_TRAIN, SMALLEST_HELDOUT = 20, 4
 SPEECH = "speech"
 _SPLITS = ("train", "heldout")
 
@@ -38,6 +39,12 @@ def build(
     processes: speech children at a time.
     text_rows: rows of text-only questions (text-train.jsonl).
   """
+  for name, value, least in (
+    ("train_clips", train_clips, SMALLEST_TRAIN),
+    ("heldout_per_task", heldout_per_task, SMALLEST_HELDOUT),
+  ):
+    if value < least:
+      raise ValueError(f"{name}={value} is too few for six tasks; at least {least}")
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   takes = {
@@ -85,7 +92,7 @@ def clip_row(take: plan.Take, paths: dict[str, str]) -> dict:
 
 def write_jsonl(path: pathlib.Path, rows: Iterable[dict]) -> pathlib.Path:
   """One row a line, beside the final name and then renamed."""
-  aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  aside = path.with_name(f"{path.name}.partial")
   with open(aside, "w", encoding="utf-8") as file:
     for row in rows:
       file.write(json.dumps(row, ensure_ascii=False) + "\n")

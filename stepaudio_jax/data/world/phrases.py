@@ -223,6 +223,7 @@ def corpus() -> list[str]:
   lines += [
     t.format(text) for t in ANSWERS["memory"] for text in (*values, *digits[::10])
   ]
+  lines += [capital(text) + "." for text in (*values, *digits)]
   lines += [t for group in TONES.values() for t in group]
   lines += [*TELLINGS, *ACKNOWLEDGEMENTS, *INVITATIONS, *SYSTEM, "Sure."]
   lines += [*INSTRUCTIONS.values(), *LASTING_INSTRUCTIONS.values()]

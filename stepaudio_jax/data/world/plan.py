@@ -12,7 +12,7 @@ from stepaudio_jax.data.world import phrases, scripted, text_only, voices, words
 from stepaudio_jax.data.world.deal import Dealer, dealer
 
 DURATIONS_S = (2.8, 2.9, 3.0, 3.1, 3.2)
-LONGEST_SPEECH_S = 2.75  # leaves room for a drawn lead in the shortest clip
+GAP_S = (0.15, 0.25)  # between the two utterances of a pair
 _NOISY_SHARE, _SNR_DB = 0.4, (15.0, 30.0)
 _REVERBERANT_SHARE, _REVERB_S = 0.3, (0.15, 0.35)
 # Half of what is said is digits, the rest one fact.
@@ -177,7 +177,7 @@ def _take(clip_id: str, kind: str, draft: _Draft, deal: Dealer) -> Take:
   clip = Clip(
     id=clip_id,
     utterances=draft.utterances,
-    gap_s=round(float(deal.rng.uniform(0.15, 0.25)), 3),
+    gap_s=round(float(deal.rng.uniform(*GAP_S)), 3),
     duration_s=deal.deal(DURATIONS_S, "duration", *cell),
     noise_snr_db=round(float(deal.rng.uniform(*_SNR_DB)), 1) if noisy else None,
     reverb_s=round(float(deal.rng.uniform(*_REVERB_S)), 2) if reverberant else None,

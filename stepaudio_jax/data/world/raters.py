@@ -14,7 +14,7 @@ from stepaudio_jax.data.world import gold
 
 # Perceived difference (second minus first) from which a choice is 1, 2 or 3.
 _STEPS = (0.25, 0.75, 1.75)
-_WEIGHTS = {
+WEIGHTS = {
   "correctness": 2.0,
   "acoustic_grounding": 0.5,
   "instruction": 1.0,
@@ -103,7 +103,7 @@ def raters(
     rng = np.random.default_rng([seed, 7, number])
     leniency = {d: float(rng.normal(0, bias)) for d in gold.DIMENSIONS}
     weights = {
-      d: _WEIGHTS[d] * float(np.exp(rng.normal(0, bias))) for d in gold.DIMENSIONS
+      d: WEIGHTS[d] * float(np.exp(rng.normal(0, bias))) for d in gold.DIMENSIONS
     }
     lean = float(rng.normal(0, bias / 3))
     panel.append(

@@ -26,8 +26,8 @@ BRIGHT_VOICES = tuple(voice for voice in VOICES if voice not in DEEP_VOICES)
 
 PITCH_BAND_HZ = {"low": (82, 116), "middle": (150, 168), "high": (235, 290)}
 # Even ratios (×1.4); fast still leaves the 25 Hz frames about one for each letter.
-RATE_BAND_WPM = {"slow": (104, 112), "normal": (145, 159), "fast": (206, 228)}
-PAIR_RATE_WPM = (155, 175)
+RATE_BAND_WPM = {"slow": (112, 119), "normal": (150, 164), "fast": (210, 230)}
+PAIR_RATE_WPM = (170, 184)
 NEUTRAL_RANGE = (35, 55)
 NEUTRAL_VOLUME = (85, 115)
 

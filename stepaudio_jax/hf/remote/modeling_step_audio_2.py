@@ -176,6 +176,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
         (with a cache: of the clips in the new tokens).
       wav_lens: [K] valid frames of each clip.
       attention_mask: [B, T], 0 in padding on either side (with a cache: all so far).
+      position_ids: may be left out in padded rows too, since RoPE is relative.
       labels: [B, T], −100 where nothing is predicted; the shift happens here.
       logits_to_keep: only so many last positions (0: all).
     """
@@ -183,9 +184,6 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
       inputs_embeds = self._embed(input_ids, wavs, wav_lens, _seen(past_key_values))
     elif wavs is not None:
       raise ValueError("wavs need input_ids: inputs_embeds hide where the audio goes")
-    if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-      position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-      position_ids = position_ids[:, -inputs_embeds.shape[1] :]
     outputs = self.model(
       inputs_embeds=inputs_embeds,
       attention_mask=attention_mask,
@@ -222,7 +220,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     if first is None:
       ids = inputs.get("input_ids")
       first = ids is not None and ids.shape[1] > 1
-    if first or _seen(past_key_values) == 0:
+    if first:
       inputs["wavs"], inputs["wav_lens"] = wavs, wav_lens
     return inputs
 

@@ -1,0 +1,1 @@
+"""What benchmarks share; files in here are no benchmarks."""

@@ -1,0 +1,51 @@
+"""95 % intervals: of a share, and of a mean."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Z = 1.959963984540054  # 97.5th percentile of the normal distribution
+RESAMPLES = 2000
+_SEED = 0  # fixed: the same scores always give the same interval
+
+
+class Interval(NamedTuple):
+  low: float
+  high: float
+
+
+def wilson(correct: int, n: int) -> Interval:
+  """Wilson's score interval of correct / n (JASA 22, 1927, p. 209).
+
+  Raises:
+    ValueError: no items, or more correct ones than items.
+  """
+  if not 0 <= correct <= n or n == 0:
+    raise ValueError(f"{correct} correct of {n}: wants 0 <= correct <= n, n >= 1")
+  share, spread = correct / n, Z**2 / n
+  centre = share + spread / 2
+  half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+  # At the ends the bounds are exact: rounding must not lift 0 above a control of 0.
+  low = 0.0 if correct == 0 else (centre - half) / (1 + spread)
+  high = 1.0 if correct == n else (centre + half) / (1 + spread)
+  return Interval(low, high)
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+  """Percentile bootstrap of the mean, over items.
+
+  Raises:
+    ValueError: no values.
+  """
+  value_N = np.asarray(values, np.float64)
+  if not len(value_N):
+    raise ValueError("no values to resample")
+  generator = np.random.default_rng(_SEED)
+  means = [
+    value_N[generator.integers(len(value_N), size=len(value_N))].mean()
+    for _ in range(RESAMPLES)
+  ]
+  low, high = np.percentile(means, [2.5, 97.5])
+  return Interval(float(low), float(high))

@@ -1,0 +1,146 @@
+"""Prompts to replies, in batches of one shape."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from stepaudio_jax import sampling
+from stepaudio_jax.checkpoint import Model
+from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.data import collate, progress
+from stepaudio_jax.data.collate import Example
+from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.text import messages as messages_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How replies are drawn.
+
+  Attributes:
+    batch_size: prompts at a time.
+    temperature, top_k, top_p: as in sampling.Settings.
+    samples: replies to each prompt.
+  """
+
+  batch_size: int
+  max_new_tokens: int
+  temperature: float
+  top_k: int | None = None
+  top_p: float | None = None
+  samples: int = 1
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ("batch_size", "max_new_tokens", "samples"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+  def room(self, max_positions: int) -> int:
+    """Tokens that a prompt may have."""
+    left = max_positions - self.max_new_tokens
+    if left < 1:
+      raise ValueError(
+        f"max_new_tokens={self.max_new_tokens} leaves no room for a prompt: the model "
+        f"has {max_positions} positions"
+      )
+    return left
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+  """One sampled reply.
+
+  Attributes:
+    sample: its number among the prompt's.
+    token_ids, logprobs: as sampled, the stop token included (types.Rollout).
+    text: all of it; a thought comes without the "<think>" that the prompt holds.
+    think, answer: its parts; the answer is None where the thought never closed.
+    truncated: the limit came before a stop token.
+  """
+
+  prompt: Prompt
+  sample: int
+  token_ids: tuple[int, ...]
+  logprobs: tuple[float, ...]
+  text: str
+  think: str
+  answer: str | None
+  truncated: bool
+
+
+def replies(
+  model: Model,
+  prompts: Prompts,
+  options: Options,
+  what: str = "replies",
+) -> Iterator[Reply]:
+  """Replies to the fitting prompts, in order; samples of a prompt come together.
+
+  A reply depends on seed, prompt id and sample number, not on its batch (up to float
+  noise). All batches have one shape, so that there is one program.
+
+  Args:
+    what: named beside the progress bar.
+  """
+  width = model.size.encoder_width
+  needed = {part: model.params[part] for part in ("adaptor", "decoder")}
+  params, key = jax.device_put(needed), jax.random.key(options.seed)
+  pad_id = model.tokenizer.special.pad
+  with progress.bar(None, what, "prompt", total=len(prompts.fitting)) as bar:
+    for start in range(0, len(prompts.fitting), options.batch_size):
+      asked = prompts.fitting[start : start + options.batch_size]
+      empty = options.batch_size - len(asked)
+      rows = [[_heard(prompt, prompts.frames)] for prompt in asked] + [[]] * empty
+      rollout = sampling.sample(
+        params,
+        collate.collate(rows, prompts.limits, pad_id=pad_id, encoder_width=width),
+        key,
+        model=StepAudio(model.size),
+        max_new_tokens=options.max_new_tokens,
+        stop_ids=model.tokenizer.special.stop,
+        pad_id=pad_id,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        copies=options.samples,
+        stream_B=np.asarray([p.stream for p in asked] + [0] * empty, np.int32),
+      )
+      rollout = jax.device_get(rollout)
+      for row in range(len(asked) * options.samples):
+        prompt = asked[row // options.samples]
+        yield _reply(rollout, row, prompt, options, model, prompts.thinking)
+      bar.update(len(asked))
+
+
+def _heard(prompt: Prompt, frames: Frames) -> Example:
+  """The prompt's example with the frames of its clips."""
+  chunks = [chunk.rows for key in prompt.keys for chunk in frames.read(key)]
+  return dataclasses.replace(prompt.example, frames=tuple(chunks))
+
+
+def _reply(
+  rollout: Rollout,
+  row: int,
+  prompt: Prompt,
+  options: Options,
+  model: Model,
+  thinking: bool,
+) -> Reply:
+  kept_T = rollout.mask_BT[row]
+  token_ids = tuple(rollout.token_BT[row][kept_T].tolist())
+  text = model.tokenizer.decode(token_ids)
+  think, answer = messages_lib.split_reply(text, thinking)
+  return Reply(
+    prompt=prompt,
+    sample=row % options.samples,
+    token_ids=token_ids,
+    logprobs=tuple(rollout.logprob_BT[row][kept_T].tolist()),
+    text=text,
+    think=think,
+    answer=answer,
+    truncated=bool(rollout.truncated_B[row]),
+  )

@@ -1,0 +1,89 @@
+"""Accuracies and means as tables and as a plot."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_OURS, _SILENCE = "#2c6e9b", "#b9bfc6"
+
+
+def accuracy_table(entries: dict[str, dict[str, Any]]) -> str:
+  """Markdown of accuracy.against_silence entries by name."""
+  head = "task|n|accuracy|of answered|unparsed|failed|in silence|chance|beats silence"
+  rows = [
+    [
+      name,
+      str(entry["n"]),
+      _percent(entry["accuracy"], entry["low"], entry["high"]),
+      _percent(entry["accuracy_answered"]),
+      str(entry["n_unparsed"]),
+      str(entry["n_failed"]),
+      _percent(*(entry["silence"][key] for key in ("accuracy", "low", "high"))),
+      _percent(entry["chance"]),
+      "yes" if entry["beats_silence"] else "no",
+    ]
+    for name, entry in entries.items()
+  ]
+  return _table(head.split("|"), rows)
+
+
+def mean_table(entries: dict[str, dict[str, Any]]) -> str:
+  """Markdown of accuracy.mean entries by name, each with one in silence."""
+  rows = [
+    [name, str(entry["n"]), _interval(entry), _interval(entry["silence"])]
+    for name, entry in entries.items()
+  ]
+  return _table(["dimension", "n", "mean", "in silence"], rows)
+
+
+def accuracy_bars(title: str, entries: dict[str, dict[str, Any]]) -> Figure:
+  """Accuracy and its interval beside that in silence, with a tick at chance."""
+  figure = Figure(figsize=(1.8 + 1.1 * len(entries), 3.6), layout="constrained")
+  axes = figure.subplots()
+  place = np.arange(len(entries))
+  controls = [entry["silence"] for entry in entries.values()]
+  _bars(axes, place - 0.2, list(entries.values()), _OURS, "audio")
+  _bars(axes, place + 0.2, controls, _SILENCE, "silence")
+  chance = [100 * entry["chance"] for entry in entries.values()]
+  axes.hlines(
+    chance, place - 0.42, place + 0.42, "#b3402f", "dashed", label="chance", lw=1.2
+  )
+  axes.set_xticks(place, list(entries))
+  axes.set_ylim(0, 100)
+  axes.set_ylabel("accuracy, %")
+  axes.set_title(title, loc="left", fontsize=10)
+  axes.spines[["top", "right"]].set_visible(False)
+  figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+  return figure
+
+
+def _bars(
+  axes: Any, place: np.ndarray, entries: list[dict[str, Any]], colour: str, label: str
+) -> None:
+  height, low, high = (
+    np.asarray([100 * entry[key] for entry in entries])
+    for key in ("accuracy", "low", "high")
+  )
+  axes.bar(place, height, 0.38, color=colour, label=label)
+  # Rounding may put a bound of 0 or 100 % past its own bar.
+  ends = np.maximum([height - low, high - height], 0)
+  axes.errorbar(place, height, ends, fmt="none", ecolor="#222222", capsize=3, lw=1)
+
+
+def _percent(
+  share: float | None, low: float | None = None, high: float | None = None
+) -> str:
+  if share is None:
+    return "–"
+  text = f"{100 * share:.1f} %"
+  return text if low is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _interval(entry: dict[str, Any]) -> str:
+  return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+  lines = [head, ["---"] * len(head), *rows]
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,145 @@
+"""Benchmarks of a checkpoint: JSON, items, a table and a plot of each.
+
+  python -m stepaudio_jax.evaluate --checkpoint runs/sft --benchmark world \
+    --data runs/world
+
+A benchmark is a file of evals/. Without --out the results lie in the checkpoint's
+workdir under evaluation/<step>.
+"""
+
+import argparse
+import io
+import json
+import pkgutil
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from etils import epath
+
+from stepaudio_jax import checkpoint as checkpoints
+from stepaudio_jax import evals
+from stepaudio_jax.evals.parts import files
+from stepaudio_jax.evals.parts.replies import Options
+
+
+def benchmark_names() -> list[str]:
+  """The files of evals/; its folder parts/ is none."""
+  modules = pkgutil.iter_modules(evals.__path__)
+  return sorted(module.name for module in modules if not module.ispkg)
+
+
+def load_benchmark(name: str) -> ModuleType:
+  """evals/<name>.py."""
+  if name not in benchmark_names():
+    raise ValueError(f"unknown benchmark {name!r}; the choices are {benchmark_names()}")
+  return import_module(f"{evals.__name__}.{name}")
+
+
+def run(
+  *,
+  checkpoint: epath.PathLike,
+  benchmarks: Sequence[str],
+  data: epath.PathLike,
+  out: epath.PathLike | None = None,
+  cache: epath.PathLike | None = None,
+  limit: int | None = None,
+  **options: Any,
+) -> dict[str, dict[str, Any]]:
+  """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
+
+  Args:
+    checkpoint: a workdir (its newest step) or one of its step folders.
+    data: where every benchmark finds its files.
+    out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
+    cache: of encoder frames, to be shared between runs; by default out/cache.
+    limit: items of each benchmark.
+    **options: of replies.Options; the benchmark's DEFAULTS hold for the others.
+
+  Raises:
+    ValueError: an unknown benchmark, impossible options, or data that is not right.
+    FileNotFoundError: no checkpoint.
+  """
+  modules = {name: load_benchmark(name) for name in benchmarks}
+  chosen = {name: Options(**modules[name].DEFAULTS | options) for name in benchmarks}
+  step_folder = checkpoints.step_folder(checkpoint)
+  workdir = step_folder.parent.parent
+  out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()
+  model = checkpoints.load_model(step_folder)
+  summaries = {}
+  for name, module in modules.items():
+    summary, items = module.evaluate(
+      model,
+      epath.Path(data).resolve(),
+      cache=epath.Path(cache) if cache else out / "cache",
+      options=chosen[name],
+      limit=limit,
+    )
+    settings = {"step": int(step_folder.name), "data": str(data)} | summary["settings"]
+    summary = {"benchmark": name, "checkpoint": str(checkpoint)} | summary
+    summaries[name] = summary | {"settings": settings}
+    _write(out, name, module, summaries[name], items)
+  return summaries
+
+
+def _write(
+  out: epath.Path,
+  name: str,
+  module: ModuleType,
+  summary: dict[str, Any],
+  items: list[dict[str, Any]],
+) -> None:
+  lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+  picture = io.BytesIO()
+  module.plot(summary).savefig(picture, format="png", dpi=120)
+  for ending, content in {
+    "items.jsonl": "".join(lines).encode(),
+    "md": module.page(summary).encode(),
+    "png": picture.getvalue(),
+    "json": json.dumps(summary, indent=1, allow_nan=False).encode(),
+  }.items():
+    with files.aside(out / f"{name}.{ending}") as partial:
+      partial.write_bytes(content)
+
+
+def parser() -> argparse.ArgumentParser:
+  out = argparse.ArgumentParser(
+    prog="python -m stepaudio_jax.evaluate",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add, names = out.add_argument, benchmark_names()
+  add("--checkpoint", required=True, metavar="DIR", help="a workdir or a step of it")
+  add(
+    "--benchmark",
+    required=True,
+    nargs="+",
+    choices=names,
+    metavar="NAME",
+    dest="benchmarks",
+    help=f"one or more of: {', '.join(names)}",
+  )
+  add("--data", required=True, metavar="DIR", help="where the benchmarks' files lie")
+  add("--out", metavar="DIR", help="folder of the results")
+  add("--cache", metavar="DIR", help="encoder frames, shared by runs (OUT/cache)")
+  add("--limit", type=int, metavar="N", help="only the first N items")
+  for name, kind in {
+    "batch_size": int,
+    "max_new_tokens": int,
+    "temperature": float,
+    "seed": int,
+  }.items():
+    add(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="N")
+  return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  arguments = vars(parser().parse_args(argv))
+  for summary in run(**arguments).values():
+    print(load_benchmark(summary["benchmark"]).page(summary))
+
+
+if __name__ == "__main__":
+  main()

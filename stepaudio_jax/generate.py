@@ -1,0 +1,219 @@
+"""Replies of a checkpoint: to recordings and a question, or to a file of dialogues.
+
+  python -m stepaudio_jax.generate --checkpoint runs/sft --audio question.wav \
+    --prompt "How fast do I speak?"
+  python -m stepaudio_jax.generate --checkpoint runs/sft --jsonl dialogues.jsonl \
+    --out rollouts.jsonl --samples 8
+
+The first prints thought and answer; the recordings come before the text in one human
+turn. The second asks for the last reply of every dialogue, several times, and writes
+rollout rows. The same seed gives the same replies in batches of any size.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from stepaudio_jax import checkpoint as checkpoints
+from stepaudio_jax.audio import io as audio_io
+from stepaudio_jax.audio.io import AudioError
+from stepaudio_jax.data import features, schema
+from stepaudio_jax.data.jsonl import Row
+from stepaudio_jax.data.schema import Audio, Dialogue
+from stepaudio_jax.evals.parts import files
+from stepaudio_jax.evals.parts import prompts as prompts_lib
+from stepaudio_jax.evals.parts.replies import Options, Reply, replies
+
+OPTIONS = {"batch_size": 16, "max_new_tokens": 512, "temperature": 0.7}
+
+
+def run(
+  *,
+  checkpoint: epath.PathLike,
+  audio: Sequence[epath.PathLike] = (),
+  prompt: str = "",
+  system: str = "",
+  thinking: bool = True,
+  **options: Any,
+) -> Reply:
+  """The reply to one human turn.
+
+  Args:
+    checkpoint: a workdir (its newest step) or one of its step folders.
+    audio: recordings in any format; longer ones are cut every 25 s.
+    **options: of replies.Options; OPTIONS hold for the others.
+
+  Raises:
+    AudioError: a recording cannot be used.
+    FileNotFoundError: no checkpoint.
+    ValueError: nothing is asked, impossible options, or a prompt that is too long.
+  """
+  chosen = Options(**OPTIONS | options | {"batch_size": 1, "samples": 1})
+  talk = _dialogue(audio, prompt, system)
+  for clip in talk.audio:
+    features.mels(clip)  # whatever is wrong with it shows before a model is loaded
+  model = checkpoints.load_model(checkpoint)
+  with tempfile.TemporaryDirectory() as cache:
+    asked = prompts_lib.prompts(
+      model,
+      [talk],
+      _content_key,
+      cache,
+      max_tokens=chosen.room(model.size.max_positions),
+      thinking=thinking,
+    )
+    (reply,) = replies(model, asked, chosen)
+  return reply
+
+
+def rollouts(
+  *,
+  checkpoint: epath.PathLike,
+  jsonl: epath.PathLike,
+  out: epath.PathLike,
+  cache: epath.PathLike | None = None,
+  thinking: bool = True,
+  **options: Any,
+) -> dict[str, int]:
+  """Samples replies to a file of dialogues and writes a rollout row of each.
+
+  Args:
+    jsonl: rows of the dialogue schema; a last turn of the assistant is asked anew.
+    out: replaced when all rows are there.
+    cache: of encoder frames; by default a temporary folder.
+
+  Returns:
+    How many prompts there are, how many failed (too long), how many rows were
+    written, and how many of these were cut short by max_new_tokens.
+  """
+  chosen = Options(**OPTIONS | options)
+  step_folder = checkpoints.step_folder(checkpoint)
+  talks = prompts_lib.corpus(jsonl)
+  model = checkpoints.load_model(step_folder)
+  with tempfile.TemporaryDirectory() as folder, files.aside(out) as partial:
+    asked = prompts_lib.prompts(
+      model,
+      prompts_lib.dialogues(talks),
+      talks.key,
+      cache or folder,
+      max_tokens=chosen.room(model.size.max_positions),
+      thinking=thinking,
+    )
+    counts = {"prompts": len(asked.fitting) + len(asked.failed)}
+    counts |= {"failed": len(asked.failed), "rows": 0, "truncated": 0}
+    with partial.open("w") as file:
+      for reply in replies(model, asked, chosen):
+        row = rollout_row(reply, int(step_folder.name), chosen, thinking)
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        counts["rows"] += 1
+        counts["truncated"] += reply.truncated
+  return counts
+
+
+def rollout_row(
+  reply: Reply, step: int, options: Options, thinking: bool
+) -> dict[str, Any]:
+  """The rollout schema, as far as it goes without rewards."""
+  return {
+    "prompt_id": reply.prompt.id,
+    "dialogue_id": reply.prompt.dialogue_id,
+    "sample": reply.sample,
+    "token_ids": reply.token_ids,
+    "logprobs": reply.logprobs,
+    "text": reply.text,
+    "think": reply.think,
+    "answer": reply.answer,
+    "truncated": reply.truncated,
+    "thinking": thinking,
+    "temperature": options.temperature,
+    "seed": options.seed,
+    "step": step,
+    "policy_version": step,
+  }
+
+
+def _dialogue(audio: Sequence[epath.PathLike], prompt: str, system: str) -> Dialogue:
+  paths = [str(epath.Path(path).resolve()) for path in audio]
+  blocks = [{"type": "audio", "path": path} for path in paths]
+  blocks += [{"type": "text", "text": prompt}] if prompt else []
+  if not blocks:
+    raise ValueError("nothing is asked: give recordings, text, or both")
+  messages = [{"role": "system", "content": system}] if system else []
+  messages.append({"role": "human", "content": blocks})
+  row = {"id": "the question", "messages": messages}
+  return schema.dialogue(Row(row, "the command line", os.getcwd()))
+
+
+def _content_key(audio: Audio) -> str:
+  return audio_io.content_key(audio.source, name=audio.name)
+
+
+def parser() -> argparse.ArgumentParser:
+  out = argparse.ArgumentParser(
+    prog="python -m stepaudio_jax.generate",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  unset = argparse.SUPPRESS
+  add = out.add_argument
+  add("--checkpoint", required=True, metavar="DIR", help="a workdir or a step of it")
+  add("--nothinking", action="store_false", dest="thinking", help="answer at once")
+  one = out.add_argument_group("one reply")
+  one.add_argument("--audio", nargs="+", default=unset, metavar="FILE")
+  one.add_argument("--prompt", default=unset, metavar="TEXT")
+  one.add_argument("--system", default=unset, metavar="TEXT")
+  many = out.add_argument_group("rollout rows")
+  many.add_argument("--jsonl", default=unset, metavar="FILE", help="dialogues")
+  many.add_argument("--out", default=unset, metavar="FILE")
+  many.add_argument("--samples", type=int, default=unset, metavar="K")
+  many.add_argument("--batch_size", type=int, default=unset, metavar="N")
+  many.add_argument("--cache", default=unset, metavar="DIR", help="encoder frames")
+  drawn = out.add_argument_group(f"drawing; by default {OPTIONS}")
+  for name, kind in {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "max_new_tokens": int,
+    "seed": int,
+  }.items():
+    drawn.add_argument(f"--{name}", type=kind, default=unset, metavar="N")
+  return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parsing = parser()
+  arguments = vars(parsing.parse_args(argv))
+  one = sorted({"audio", "prompt", "system"} & set(arguments))
+  many = sorted({"jsonl", "out", "samples", "batch_size", "cache"} & set(arguments))
+  if one and many:
+    parsing.error(f"{one} ask for one reply and {many} for rollout rows: choose")
+  if not {"audio", "prompt"} & set(one) and not {"jsonl", "out"} <= set(many):
+    parsing.error("give --audio, --prompt or both, or else --jsonl and --out")
+  try:
+    if many:
+      counts = rollouts(**arguments)
+      print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    else:
+      _show(run(**arguments), arguments["thinking"])
+  except (AudioError, FileNotFoundError) as error:
+    raise SystemExit(f"generate: {error}") from error
+
+
+def _show(reply: Reply, thinking: bool) -> None:
+  if thinking:
+    print(f"[thought]\n{reply.think}\n[answer]")
+  if reply.answer is not None:
+    print(reply.answer)
+  if reply.truncated:
+    print(f"cut off after {len(reply.token_ids)} tokens", file=sys.stderr)
+
+
+if __name__ == "__main__":
+  main()
