@@ -56,13 +56,9 @@ class Sound(soundfile.SoundFile):
 
   @property
   def missing_frames_allowed(self) -> int:
-    """How far an honest file may fall short of its `total_frames`.
-
-    MP3 writers disagree whether the header frame is counted, and where the encoder's
-    delay is not told, mpg123 leaves out its own of 529 all the same.
-    """
+    """One MP3 frame: writers disagree whether the header frame is counted."""
     mp3_frame = 1152 if self.samplerate >= 32_000 else 576
-    return mp3_frame + 529 if self.is_mpeg else 0
+    return mp3_frame if self.is_mpeg else 0
 
 
 def opened(file: IO[bytes], label: str) -> Sound:

@@ -22,7 +22,7 @@ from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts.prompts import Prompt, Prompts
 from stepaudio_jax.evals.parts.replies import Options, Reply, replies
 
-DEFAULTS = {"temperature": 0.0, "max_new_tokens": 48, "batch_size": 64}
+DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
 
 Row = dict[str, Any]
 

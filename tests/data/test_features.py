@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 
 from stepaudio_jax.audio import mel
 from stepaudio_jax.core import lengths
@@ -96,6 +97,29 @@ class TestDamage:
     np.testing.assert_array_equal(
       reopened(written).read("d")[0].rows, np.full((9, 2), 6)
     )
+
+  @pytest.mark.parametrize("renames", [0, 1])
+  def test_a_pack_appears_whole_or_not_at_all(self, written, monkeypatch, renames):
+    """Killed at its first or second rename, a write has added no clip."""
+    before = files(written)
+    store, left = reopened(written), [renames]
+    rename = type(epath.Path(written)).replace
+
+    def mortal(path, target):
+      if not left[0]:
+        raise Killed
+      left[0] -= 1
+      return rename(path, target)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(type(epath.Path(written)), "replace", mortal)
+      with pytest.raises(Killed):
+        store.write({"d": [chunk(9, 6.0)]})
+    again = reopened(written)
+    assert again.missing("abcd") == ["d"]
+    added = set(files(written)) - set(before)
+    assert len(added) == renames
+    assert all(name.endswith(".npy") for name in added)  # without index: no pack
 
   def test_what_a_kill_left_aside_is_swept_up_after_a_day(self, written):
     for name, age_s in (("old", 90_000), ("new", 0)):

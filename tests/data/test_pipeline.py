@@ -109,14 +109,13 @@ class TestCollate:
     with pytest.raises(ValueError, match=message):
       collate([[example]], self.LIMITS, pad_id=PAD, encoder_width=2)
 
-  def test_a_full_row_takes_no_more(self):
-    with pytest.raises(ValueError, match="11 tokens"):
-      collate(
-        [[self.TEXT, self.HEARD, self.HEARD]],
-        self.LIMITS,
-        pad_id=PAD,
-        encoder_width=2,
-      )
+  @pytest.mark.parametrize(
+    ("row", "message"),
+    [((TEXT, HEARD, HEARD), "11 tokens"), ((TWICE, HEARD), "3 audio chunks")],
+  )
+  def test_a_full_row_takes_no_more(self, row, message):
+    with pytest.raises(ValueError, match=f"'h' does not fit.* {message}"):
+      collate([row], self.LIMITS, pad_id=PAD, encoder_width=2)
 
 
 @dataclasses.dataclass

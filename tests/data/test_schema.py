@@ -106,6 +106,7 @@ def with_block(block) -> dict:
   ("row", "message"),
   [
     (broken(id=7), "'id' is 7, not a non-empty string"),
+    (broken(id=" "), "'id' is ' ', not a non-empty string"),
     (broken(messages=None), "'messages' is missing; the row has"),
     (broken(messages=[]), "'d7'.*non-empty list"),
     (broken(messages=[{"role": "robot", "content": "x"}]), "'d7'.*'robot' is not in"),
