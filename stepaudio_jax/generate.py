@@ -67,6 +67,7 @@ def run(
       cache,
       max_tokens=chosen.room(model.size.max_positions),
       thinking=thinking,
+      encode_batch=1,
     )
     (reply,) = replies(model, asked, chosen)
   return reply

@@ -20,7 +20,7 @@ from stepaudio_jax.data.store import Chunk, Store
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import StepAudio
 
-BATCH_SIZE = 16
+BATCH_SIZE = 16  # chunks that the encoder reads at a time
 
 
 def store(params: Params, folder: epath.PathLike) -> Store:
@@ -33,7 +33,7 @@ def fill(frames: Store, clips: Mapping[str, Audio], params: Params, size: Size) 
   """Encodes those of `clips` ({content key: clip}) that `frames` lacks."""
   encoder = jax.device_put({"encoder": params["encoder"]})
   encode = functools.partial(_encode, encoder, model=StepAudio(size))
-  features.fill_frames(frames, clips, encode, batch_size=BATCH_SIZE)
+  features.fill_frames(frames, clips, encode, batch_size=batch_size)
 
 
 @functools.partial(jax.jit, static_argnames="model")

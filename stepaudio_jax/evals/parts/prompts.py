@@ -103,6 +103,7 @@ def prompts(
   *,
   max_tokens: int,
   thinking: bool = True,
+  encode_batch: int = hearing.BATCH_SIZE,
 ) -> Prompts:
   """Asks for the last reply of each dialogue; a prompt that is too long fails.
 
@@ -111,13 +112,14 @@ def prompts(
     cache: folder of encoder frames; those that it lacks are computed first.
     max_tokens: of a prompt.
     thinking: prompts open a thought, or hold an empty one.
+    encode_batch: chunks that the encoder reads at a time.
 
   Raises:
     ValueError: a recording or dialogue is wrong, or no prompt fits.
   """
   frames = hearing.store(model.params, cache)
   clips = {key(audio): audio for talk in talks for audio in talk.audio}
-  hearing.fill(frames, clips, model.params, model.size)
+  hearing.fill(frames, clips, model.params, model.size, encode_batch)
   rendering = Rendering(prompt=True, turns="last", thinking=thinking)
   fitting, failed = [], []
   for talk in talks:

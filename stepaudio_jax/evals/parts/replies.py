@@ -1,14 +1,14 @@
 """Prompts to replies, in batches of one shape."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from stepaudio_jax import sampling
 from stepaudio_jax.checkpoint import Model
-from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.core.types import Params, Rollout
 from stepaudio_jax.data import collate, progress
 from stepaudio_jax.data.collate import Example
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
@@ -73,10 +73,7 @@ class Reply:
 
 
 def replies(
-  model: Model,
-  prompts: Prompts,
-  options: Options,
-  what: str = "replies",
+  model: Model, prompts: Prompts, options: Options, what: str = "replies"
 ) -> Iterator[Reply]:
   """Replies to the fitting prompts, in order; samples of a prompt come together.
 
@@ -85,35 +82,56 @@ def replies(
 
   Args:
     what: named beside the progress bar.
+
+  Raises:
+    FloatingPointError: log-probabilities that are not finite; the prompts are named.
   """
-  width = model.size.encoder_width
   needed = {part: model.params[part] for part in ("adaptor", "decoder")}
-  params, key = jax.device_put(needed), jax.random.key(options.seed)
-  pad_id = model.tokenizer.special.pad
+  params = jax.device_put(needed)
   with progress.bar(None, what, "prompt", total=len(prompts.fitting)) as bar:
     for start in range(0, len(prompts.fitting), options.batch_size):
       asked = prompts.fitting[start : start + options.batch_size]
-      empty = options.batch_size - len(asked)
-      rows = [[_heard(prompt, prompts.frames)] for prompt in asked] + [[]] * empty
-      rollout = sampling.sample(
-        params,
-        collate.collate(rows, prompts.limits, pad_id=pad_id, encoder_width=width),
-        key,
-        model=StepAudio(model.size),
-        max_new_tokens=options.max_new_tokens,
-        stop_ids=model.tokenizer.special.stop,
-        pad_id=pad_id,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        copies=options.samples,
-        stream_B=np.asarray([p.stream for p in asked] + [0] * empty, np.int32),
-      )
-      rollout = jax.device_get(rollout)
+      rollout = _sampled(params, model, asked, prompts, options)
+      if not np.isfinite(rollout.logprob_BT).all():
+        names = [prompt.id for prompt in asked]
+        raise FloatingPointError(f"the model's logits are not finite on {names}")
       for row in range(len(asked) * options.samples):
-        prompt = asked[row // options.samples]
-        yield _reply(rollout, row, prompt, options, model, prompts.thinking)
+        prompt, sample = asked[row // options.samples], row % options.samples
+        yield _reply(model, prompt, sample, rollout, row, prompts.thinking)
       bar.update(len(asked))
+
+
+def _sampled(
+  params: Params,
+  model: Model,
+  asked: Sequence[Prompt],
+  prompts: Prompts,
+  options: Options,
+) -> Rollout:
+  """A batch of replies, on the host; a last batch is filled up with empty rows."""
+  special = model.tokenizer.special
+  empty = options.batch_size - len(asked)
+  rows = [[_heard(prompt, prompts.frames)] for prompt in asked] + [[]] * empty
+  rollout = sampling.sample(
+    params,
+    collate.collate(
+      rows,
+      prompts.limits,
+      pad_id=special.pad,
+      encoder_width=model.size.encoder_width,
+    ),
+    jax.random.key(options.seed),
+    model=StepAudio(model.size),
+    max_new_tokens=options.max_new_tokens,
+    stop_ids=special.stop,
+    pad_id=special.pad,
+    temperature=options.temperature,
+    top_k=options.top_k,
+    top_p=options.top_p,
+    copies=options.samples,
+    stream_B=np.asarray([p.stream for p in asked] + [0] * empty, np.int32),
+  )
+  return jax.device_get(rollout)
 
 
 def _heard(prompt: Prompt, frames: Frames) -> Example:
@@ -123,11 +141,11 @@ def _heard(prompt: Prompt, frames: Frames) -> Example:
 
 
 def _reply(
+  model: Model,
+  prompt: Prompt,
+  sample: int,
   rollout: Rollout,
   row: int,
-  prompt: Prompt,
-  options: Options,
-  model: Model,
   thinking: bool,
 ) -> Reply:
   kept_T = rollout.mask_BT[row]
@@ -136,7 +154,7 @@ def _reply(
   think, answer = messages_lib.split_reply(text, thinking)
   return Reply(
     prompt=prompt,
-    sample=row % options.samples,
+    sample=sample,
     token_ids=token_ids,
     logprobs=tuple(rollout.logprob_BT[row][kept_T].tolist()),
     text=text,
