@@ -155,10 +155,11 @@ def listed(names: Sequence[str]) -> str:
 
 
 def total(tasks: dict[str, Any], condition: str) -> dict[str, Any]:
-  """Right answers over all tasks: counts are added, not means averaged."""
+  """Answers over all tasks: counts are added, not means averaged."""
   parts = [t if condition == "audio" else t["silence"] for t in tasks.values()]
-  n, correct = sum(p["n"] for p in parts), sum(p["correct"] for p in parts)
-  return {"n": n, "correct": correct, "accuracy": correct / n}
+  added = ("n", "correct", "n_unparsed", "n_failed")
+  sums = {key: sum(part[key] for part in parts) for key in added}
+  return sums | {"accuracy": sums["correct"] / sums["n"]}
 
 
 def guessing(tasks: dict[str, Any]) -> float | None:

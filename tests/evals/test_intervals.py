@@ -9,7 +9,7 @@ from stepaudio_jax.evals.parts import accuracy, intervals
 def test_wilson_equals_arithmetic_by_hand():
   # n = 10, share 0.8, z² = 3.8414588, z²/n = 0.38414588:
   # centre 0.8 + 0.19207294 = 0.99207294
-  # half   1.95996398 · √(0.16/10 + 0.38414588/40) = 1.95996398 · 0.16001140 = 0.31361657
+  # half   1.95996398 · √(0.16/10 + 0.38414588/40) = 0.31361657
   # bounds (0.99207294 ∓ 0.31361657) / 1.38414588
   low, high = intervals.wilson(8, 10)
   assert low == pytest.approx(0.4901625, abs=1e-6)

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 class Listener:
-  """In the place of sampling.sample: knows clips by their frames, speaks of the last."""
+  """In the place of sampling.sample; knows clips by their frames, tells of the last."""
 
   def __init__(self, model, folder):
     talks = prompts.corpus(folder / "dialogues-heldout.jsonl")
@@ -139,7 +139,7 @@ def test_items_tell_what_was_asked_and_said(scored, folder):
   unclosed = by_name["p-c2", "audio"]
   assert (unclosed["reply"], unclosed["correct"]) == (None, None)
   failed = by_name["p-long", "audio"]
-  assert "room for 232" in failed["failed"]  # 256 positions, 24 of them for the reply
+  assert "room for 488" in failed["failed"]  # 512 positions, 24 of them for the reply
   assert failed["raw"] is None
   assert {len(item) for item in items} == {12}
   json.dumps(items, allow_nan=False)

@@ -28,7 +28,7 @@ SIZE = dataclasses.replace(
   kv_heads=1,
   head_width=16,
   layers=1,
-  max_positions=256,
+  max_positions=512,
 )
 STEP = 7
 PITCHES = ["low", "middle", "high"]
@@ -100,7 +100,7 @@ def write_world(folder: pathlib.Path) -> pathlib.Path:
   said = row("d-0", "c0", "Which digits?", "two nine")
   rows.append({**said, "messages": [*before, *said["messages"]]})
   truths.append(truth("d-0", "digits", "two nine"))
-  rows.append(row("p-long", "c0", "How high? " * 100, "low"))
+  rows.append(row("p-long", "c0", "How high? " * 400, "low"))
   truths.append(truth("p-long", "pitch", "low", PITCHES))
   write_jsonl(folder / "dialogues-heldout.jsonl", rows)
   # The order of truths is their own business.

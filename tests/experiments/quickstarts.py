@@ -65,7 +65,7 @@ def items():
   told = [human("Remember.", "a.flac"), assistant("Noted."), human("And?", "b.flac")]
   short = [human("One turn.", "a.flac")]
   rows = [
-    *pair("text-only", "pitch", True, [human("No clip here.")]),
+    *pair("text-right", "pitch", True, [human("No clip here.")]),
     *pair("memory-short", "memory", True, short),
     *pair("memory-wrong", "memory", False, told),
     *pair("pitch-unread", "pitch", None, short, ""),

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from experiments import report
-from tests.experiments.quickstarts import SCRIPT, TASKS, clip, make, world
+from tests.experiments.quickstarts import SCRIPT, TASKS, clip, items, make, world
 
 VOID = {"meta", "link", "rect", "line", "circle"}
 BLOCKS = {"td", "th", "p", "div"}  # on a line or in a cell of their own
@@ -142,8 +142,10 @@ def test_dialogue_shows_its_turns_thought_and_scores(page):
 
 
 def test_numbers_of_the_evaluation(page):
-  assert "75 % 18 of 24 held-out questions answered right" in page.text
-  assert "38 % 9 of 24 answered right; guessing gives 50 %" in page.text
+  right = "18 of 24 held-out questions answered right, 3 replies not readable"
+  assert f"75 % {right} Asked" in page.text
+  right = "9 of 24 answered right, 3 replies not readable; guessing gives 50 %"
+  assert f"38 % {right}" in page.text
   assert "75 % 41–93 38 % 14–69" in page.text
   assert "pitch sound 8 6 75 % (41–93) 86 % 1 0 50 %" in page.text
   assert "pitch silence 8 3 38 % (14–69) 43 % 1 0 50 %" in page.text
@@ -236,6 +238,13 @@ def test_incomplete_evaluation_is_an_error(tmp_path, change, message):
   change(value)
   (folder / "evaluation" / "world.json").write_text(json.dumps(value))
   with pytest.raises(ValueError, match=message):
+    report.write(folder)
+
+
+def test_unknown_condition_is_an_error(tmp_path):
+  rows = [row | {"condition": "noise"} for row in items()]
+  folder = make(tmp_path / "q", rows=rows)
+  with pytest.raises(ValueError, match=r"'noise'; the choices are .*'silence'"):
     report.write(folder)
 
 

@@ -29,7 +29,13 @@ def store(params: Params, folder: epath.PathLike) -> Store:
   return Store(folder, f"frames-{tree.content_hash(encoder)}")
 
 
-def fill(frames: Store, clips: Mapping[str, Audio], params: Params, size: Size) -> None:
+def fill(
+  frames: Store,
+  clips: Mapping[str, Audio],
+  params: Params,
+  size: Size,
+  batch_size: int = BATCH_SIZE,
+) -> None:
   """Encodes those of `clips` ({content key: clip}) that `frames` lacks."""
   encoder = jax.device_put({"encoder": params["encoder"]})
   encode = functools.partial(_encode, encoder, model=StepAudio(size))

@@ -1,0 +1,181 @@
+"""Replies and rollout rows from a checkpoint of random weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stepaudio_jax import generate
+from tests.evals import worlds
+
+SAMPLES = 3
+NEW = 5
+ROW_KEYS = {"prompt_id", "dialogue_id", "sample", "token_ids", "logprobs", "text"}
+ROW_KEYS |= {"think", "answer", "truncated", "thinking", "temperature", "seed"}
+ROW_KEYS |= {"step", "policy_version"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("generate")
+  worlds.write_checkpoint(folder / "run")
+  worlds.write_world(folder / "world")
+  return folder
+
+
+def rollouts(folder, name, batch_size, seed=0, source="dialogues-heldout.jsonl"):
+  counts = generate.rollouts(
+    checkpoint=folder / "run",
+    jsonl=folder / "world" / source,
+    out=folder / name,
+    cache=folder / "cache",
+    samples=SAMPLES,
+    batch_size=batch_size,
+    max_new_tokens=NEW,
+    temperature=1.0,
+    seed=seed,
+  )
+  return counts, [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def sampled(folder):
+  return rollouts(folder, "two.jsonl", batch_size=2)
+
+
+def test_rollout_rows_follow_the_schema(sampled, folder):
+  counts, rows = sampled
+  # Six dialogues, one too long; random weights never stop within five tokens.
+  assert counts == {"prompts": 6, "failed": 1, "rows": 15, "truncated": 15}
+  assert all(set(row) == ROW_KEYS for row in rows)
+  ids = [(row["prompt_id"], row["sample"]) for row in rows]
+  order = ["p-c0#0", "p-c1#0", "p-c2#0", "p-c3#0", "d-0#1"]
+  assert ids == [(name, sample) for name in order for sample in range(SAMPLES)]
+  for row in rows:
+    assert row["dialogue_id"] == row["prompt_id"].partition("#")[0]
+    assert len(row["token_ids"]) == len(row["logprobs"]) == NEW
+    assert max(row["logprobs"]) <= 0
+    assert (row["step"], row["policy_version"]) == (worlds.STEP, worlds.STEP)
+    assert (row["seed"], row["answer"]) == (0, None)
+  assert len({tuple(row["token_ids"]) for row in rows}) == 15
+  assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_rows_are_the_same_in_batches_of_any_size(sampled, folder, batch_size):
+  _, rows = rollouts(folder, f"{batch_size}.jsonl", batch_size)
+  for row, same in zip(sampled[1], rows, strict=True):
+    assert row["token_ids"] == same["token_ids"]
+    np.testing.assert_allclose(row["logprobs"], same["logprobs"], atol=1e-4)
+
+
+def test_rows_do_not_depend_on_their_neighbours_but_on_the_seed(sampled, folder):
+  lines = (folder / "world" / "dialogues-heldout.jsonl").read_text().splitlines()
+  fewer = "\n".join([lines[4], lines[2]]) + "\n"  # d-0, p-c2
+  (folder / "world" / "fewer.jsonl").write_text(fewer)
+  _, rows = rollouts(folder, "fewer.jsonl", 2, source="fewer.jsonl")
+  wanted = [*sampled[1][12:15], *sampled[1][6:9]]
+  assert [r["token_ids"] for r in rows] == [r["token_ids"] for r in wanted]
+  _, other = rollouts(folder, "other.jsonl", 2, seed=1, source="fewer.jsonl")
+  assert all(a["token_ids"] != b["token_ids"] for a, b in zip(rows, other, strict=True))
+
+
+def test_a_reply_is_printed(folder, capsys):
+  generate.main(
+    [
+      *("--checkpoint", str(folder / "run"), "--prompt", "How high?"),
+      *("--audio", *(str(folder / "world/speech" / f"c{k}.wav") for k in (0, 3))),
+      *("--system", "Listen.", "--temperature", "0", "--max_new_tokens", "4"),
+    ]
+  )
+  out, err = capsys.readouterr()
+  assert out.startswith("[thought]\n")
+  assert out.endswith("[answer]\n")
+  assert "cut off after 4 tokens" in err
+  generate.main(
+    [
+      *("--checkpoint", str(folder / "run"), "--prompt", "How high?"),
+      *("--nothinking", "--max_new_tokens", "4"),
+    ]
+  )
+  assert "[" not in capsys.readouterr().out[:1]
+
+
+def test_recordings_come_first_and_content_decides(folder):
+  wav = worlds.write_noise(folder / "named.mp3.wav", 16_000, seed=9)
+  mislabelled = wav.rename(folder / "sound.mp3")
+  reply = generate.run(
+    checkpoint=folder / "run",
+    audio=[mislabelled],
+    prompt="How high?",
+    system="Listen.",
+    temperature=0.0,
+    max_new_tokens=4,
+  )
+  system, human = reply.prompt.row["messages"]
+  assert system["content"] == [worlds.text("Listen.")]
+  assert [block["type"] for block in human["content"]] == ["audio", "text"]
+  assert len(reply.token_ids) == 4
+  (span,) = reply.prompt.example.spans
+  assert span.count == 13  # audio tokens of one second
+
+
+def test_long_audio_is_cut_every_25_seconds(folder):
+  long = worlds.write_noise(folder / "long.wav", 26 * 16_000, seed=5)
+  reply = generate.run(checkpoint=folder / "run", audio=[long], max_new_tokens=1)
+  assert [span.count for span in reply.prompt.example.spans] == [313, 13]
+
+
+def test_wrong_files_are_named(folder, capsys):
+  command = ["--checkpoint", str(folder / "run"), "--prompt", "How high?", "--audio"]
+  (folder / "text.wav").write_text("this is no sound")
+  for name in ("text.wav", "nowhere.wav"):
+    with pytest.raises(SystemExit, match=f"generate: .*/{name}"):
+      generate.main([*command, str(folder / name)])
+  with pytest.raises(SystemExit, match=r"no checkpoint in .*/nowhere"):
+    generate.main(["--checkpoint", str(folder / "nowhere"), "--prompt", "Hello?"])
+  assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+  ("arguments", "wanted"),
+  [
+    ([], "give --audio, --prompt or both, or else --jsonl and --out"),
+    (["--system", "x"], "give --audio, --prompt or both, or else --jsonl and --out"),
+    (["--jsonl", "x"], "give --audio, --prompt or both, or else --jsonl and --out"),
+    (["--prompt", "x", "--samples", "2"], "['prompt'] ask for one reply and"),
+    (["--prompt", "x", "--keep", "3..6"], "unrecognized arguments: --keep"),
+  ],
+)
+def test_arguments_that_do_not_go_together(arguments, wanted, capsys):
+  with pytest.raises(SystemExit) as stop:
+    generate.main(["--checkpoint", "x", *arguments])
+  assert stop.value.code == 2
+  assert wanted in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_too_long_is_an_error(folder):
+  with pytest.raises(ValueError, match=r"no prompt can be asked.*\n.*room for 508"):
+    generate.run(checkpoint=folder / "run", prompt="Why? " * 400, max_new_tokens=4)
+  with pytest.raises(ValueError, match="samples=0 must be at least 1"):
+    generate.rollouts(checkpoint="x", jsonl="y", out="z", samples=0)
+
+
+def test_a_failed_run_leaves_the_old_rows(folder, monkeypatch):
+  out = folder / "kept.jsonl"
+  out.write_text("old\n")
+
+  def broken(*_):
+    yield from ()
+    raise FloatingPointError("not finite")
+
+  monkeypatch.setattr(generate, "replies", broken)
+  with pytest.raises(FloatingPointError):
+    generate.rollouts(
+      checkpoint=folder / "run",
+      jsonl=folder / "world" / "dialogues-heldout.jsonl",
+      out=out,
+      cache=folder / "cache",
+      max_new_tokens=NEW,
+    )
+  assert out.read_text() == "old\n"
