@@ -32,8 +32,8 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("encoder", "hear")
   c.objective = "hear"
   c.trainable = ("encoder", "hear")
-  c.total_steps = 12 if arg.smoke else 450
-  c.batch_size = 8 if arg.smoke else 32
+  c.total_steps = 12 if arg.smoke else 600
+  c.batch_size = 8 if arg.smoke else 16
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none"
@@ -44,7 +44,8 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.data.options = {"speech": {"path": "runs/world/clips-train.jsonl"}}
   c.data.cache = ""  # "": workdir/cache
   c.data.max_clip_s = 3.2
-  c.data.max_symbols = 64
+  c.data.symbols = "pieces"
+  c.data.max_symbols = 24
   c.data.attributes = {
     "pitch": ("low", "middle", "high"),
     "rate": ("slow", "normal", "fast"),

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 
 import tokenizers
 
+from stepaudio_jax.data.world import captions, plan
 from stepaudio_jax.text import tokenizer_files
 
 VOCABULARY = 1024
+WORLD_ROUNDS = 4  # how often the world's own sentences are read, beside the templates
 OUT = pathlib.Path(tokenizer_files.__file__).parent / "tiny"
 
 # (name, special): as in Qwen2.5, tool tags are part of a reply's text.
@@ -254,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--corpus", type=pathlib.Path, action="append", default=[], help="more text"
   )
   arguments = parser.parse_args(argv)
-  lines = corpus()
+  lines = [*corpus(), *plan.corpus() * WORLD_ROUNDS, captions.QUESTION]
   for file in arguments.corpus:
     lines += file.read_text(encoding="utf-8").splitlines()
   write(arguments.out, lines)

@@ -23,6 +23,7 @@ from stepaudio_jax.data import hearing, loader
 from stepaudio_jax.models import hear, sizes, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
+from stepaudio_jax.text.tokenizer import Tokenizer
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -43,7 +44,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
   model = step_audio.StepAudio(model_size, dtype=jnp.dtype(c.dtype), remat=c.remat)
-  params = initial_params(c, model_size)
+  params = initial_params(c, model_size, tokenizer)
   trained, frozen = tree.split(params, tuple(c.trainable))
   tx = optim.optimiser(c.optim, c.total_steps)
   key = jax.random.key_data(jax.random.key(c.seed))
@@ -90,7 +91,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   return workdir
 
 
-def initial_params(c: ConfigDict, model_size: Size) -> Params:
+def initial_params(
+  c: ConfigDict, model_size: Size, tokenizer: Tokenizer
+) -> Params:
   """Parameters at step 0: read from `c.init`, anew where `c.fresh` says so.
 
   Raises:
@@ -103,7 +106,9 @@ def initial_params(c: ConfigDict, model_size: Size) -> Params:
   rng = jax.random.key(c.seed)
   fresh = dict(jax.jit(step_audio.init_params, static_argnums=1)(rng, model_size))
   if "hear" in parts:
-    fresh["hear"] = hear.init_params(rng, _hearing_heads(c), model_size.encoder_width)
+    fresh["hear"] = hear.init_params(
+      rng, _hearing_heads(c, tokenizer), model_size.encoder_width
+    )
   loaded = checkpoint.load_params(c.init) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in c.fresh]
   if lacking:
@@ -129,7 +134,7 @@ def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
 
 
 def _next_token(
-  c: ConfigDict, model: Any, params: Params, tokenizer: Any, cache: epath.Path
+  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
   encoder = {"encoder": params["encoder"]}
   encode = jax.jit(functools.partial(model.apply, {"params": encoder}, method="encode"))
@@ -147,13 +152,17 @@ def _next_token(
 
 
 def _hear(
-  c: ConfigDict, model: Any, params: Params, tokenizer: Any, cache: epath.Path
+  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
-  del params, tokenizer
+  del params
   batches, feed = loader.clips(
-    c.data, cache=cache, seed=c.seed, batch_size=c.batch_size
+    c.data,
+    cache=cache,
+    seed=c.seed,
+    batch_size=c.batch_size,
+    spell=hearing.spelling(c.data.symbols, tokenizer)[0],
   )
-  heads = _hearing_heads(c)
+  heads = _hearing_heads(c, tokenizer)
   return batches, feed, steps.hear_loss(model, heads, tuple(feed.attributes))
 
 
@@ -164,9 +173,10 @@ PARTS = {
 }
 
 
-def _hearing_heads(c: ConfigDict) -> hear.HearingHeads:
+def _hearing_heads(c: ConfigDict, tokenizer: Tokenizer) -> hear.HearingHeads:
   attributes = {name: tuple(classes) for name, classes in c.data.attributes.items()}
-  return hear.HearingHeads(hearing.SYMBOLS, attributes)
+  _, symbols = hearing.spelling(c.data.symbols, tokenizer)
+  return hear.HearingHeads(symbols, attributes)
 
 
 def _checked(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:

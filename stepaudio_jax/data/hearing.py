@@ -2,18 +2,19 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stepaudio_jax.core import lengths
+from stepaudio_jax.core import lengths, recipe
 from stepaudio_jax.core.types import SpeechBatch
 from stepaudio_jax.data import progress
 from stepaudio_jax.data.corpus import LISTED, Corpus
 from stepaudio_jax.data.examples import Entry, Skipped, report_skipped
 from stepaudio_jax.data.schema import SpeechClip
 from stepaudio_jax.data.store import Store
+from stepaudio_jax.text.tokenizer import Tokenizer
 
 BLANK = 0
 # CTC symbol k + 1 is LETTERS[k]; 0 is the blank.
@@ -63,6 +64,30 @@ def symbols(transcript: str, name: str) -> list[int]:
   return [LETTERS.index(character) + 1 for character in text]
 
 
+# (transcript, example's name) → CTC symbols
+Spell = Callable[[str, str], list[int]]
+
+
+def spelling(unit: str, tokenizer: Tokenizer) -> tuple[Spell, int]:
+  """How transcripts become CTC symbols, and the number of symbols with the blank.
+
+  Args:
+    unit: "letters", or "pieces" of the tokenizer (piece k is symbol k + 1): fewer,
+      longer symbols are learnt in fewer steps where the vocabulary is small.
+  """
+
+  def pieces(transcript: str, name: str) -> list[int]:
+    del name
+    words = transcript.split()
+    return [i + 1 for i in tokenizer.encode(" ".join(["", *words]))] if words else []
+
+  units = {
+    "letters": (symbols, SYMBOLS),
+    "pieces": (pieces, tokenizer.vocabulary_size + 1),
+  }
+  return recipe.choose("CTC unit", unit, units)
+
+
 def spelled(ids: Sequence[int]) -> str:
   """The text of CTC symbols, blanks left out; repeats are kept."""
   return "".join(LETTERS[i - 1] for i in ids if i != BLANK)
@@ -75,6 +100,7 @@ class Clips:
     corpus: of kind SpeechClip.
     mels: log-mels of its clips.
     attributes: {name: classes}; columns of `attribute_BC` are in order of the names.
+    spell: see `spelling`.
 
   Raises:
     ValueError: a label that is no class of its attribute, an attribute that no clip
@@ -88,7 +114,9 @@ class Clips:
     mels: Store,
     limits: SpeechLimits,
     attributes: Mapping[str, Sequence[str]],
+    spell: Spell = symbols,
   ):
+    self._spell = spell
     self._corpus, self._mels = corpus, mels
     self.limits = limits
     self.names, self.weights = corpus.names, corpus.weights
@@ -134,7 +162,7 @@ class Clips:
     for source, place in progress.bar(places, "clips", "row", total=len(self._corpus)):
       clip = self._corpus.sample(source, place)
       try:
-        target = symbols(clip.transcript, clip.id), self._labels(clip)
+        target = self._spell(clip.transcript, clip.id), self._labels(clip)
       except ValueError as error:
         problems.append(str(error))
         if len(problems) == LISTED:

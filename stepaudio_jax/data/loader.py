@@ -17,15 +17,24 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 Loaded = tuple[grain.DatasetIterator, Any]
 
 
-def clips(data: ConfigDict, *, cache: epath.Path, seed: int, batch_size: int) -> Loaded:
+def clips(
+  data: ConfigDict,
+  *,
+  cache: epath.Path,
+  seed: int,
+  batch_size: int,
+  spell: hearing.Spell,
+) -> Loaded:
   """Single clips for the objective "hear"; log-mels are computed once, into `cache`."""
-  sounds = corpus.Corpus(data.mix, data.options, data.split, schema.SpeechClip)
+  sounds = corpus.Corpus(
+    data.mix, data.options, data.split, schema.SpeechClip, _key_file(cache)
+  )
   mels = Store(cache, features.MEL_KIND)
   features.fill_mels(mels, sounds.clips())
   limits = hearing.SpeechLimits(
     round(data.max_clip_s * lengths.SAMPLE_RATE), data.max_symbols
   )
-  feed = hearing.Clips(sounds, mels, limits, data.attributes)
+  feed = hearing.Clips(sounds, mels, limits, data.attributes, spell)
   return _batches(feed, seed, batch_size, pack=False), feed
 
 
@@ -46,7 +55,9 @@ def dialogues(
     cache: where log-mels and encoder frames are kept, under `encoder_hash`.
     encode: the frozen encoder.
   """
-  talks = corpus.Corpus(data.mix, data.options, data.split)
+  talks = corpus.Corpus(
+    data.mix, data.options, data.split, key_file=_key_file(cache)
+  )
   frames = Store(cache, f"frames-{encoder_hash}")
   mels = Store(cache, features.MEL_KIND)
   features.fill_frames(
@@ -80,3 +91,8 @@ def _batches(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+
+
+def _key_file(cache: epath.Path) -> str | None:
+  """Where a local cache keeps the content keys of audio files between starts."""
+  return None if "://" in str(cache) else str(cache / "keys.json")

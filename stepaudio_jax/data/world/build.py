@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from stepaudio_jax.audio import speech
-from stepaudio_jax.data.world import plan, tasks, text_only
+from stepaudio_jax.data.world import captions, plan, tasks, text_only
 
 SHARD_SIZE = 250
 SMALLEST_TRAIN, SMALLEST_HELDOUT = 20, 4
@@ -71,6 +71,7 @@ def build(
       f"dialogues-{split}": rows,
       f"truth-{split}": truths,
     }
+  files["captions-train"] = captions.rows(takes["train"], paths)
   files["text-train"] = text_only.rows(text_rows, seed)
   return {
     name: write_jsonl(folder / f"{name}.jsonl", rows) for name, rows in files.items()
