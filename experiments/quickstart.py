@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from configs import prealign, sft
 from experiments import report
-from stepaudio_jax import checkpoint, evaluate, train
+from stepaudio_jax import checkpoint, evaluate, logs, train
 from stepaudio_jax.data.world import build
 from stepaudio_jax.hf import export
 
@@ -29,7 +28,7 @@ def run(workdir: Path, *, smoke: bool = False, seed: int = 0) -> Path:
   """Runs every stage that is not done yet and returns the path of the report."""
   d = workdir
   stages = Stages(d, smoke)
-  hear, speak, talk = recipes(d, smoke)
+  hear, speak, talk = recipes(d, smoke, seed)
   stages.run("speech", "Synthesise speech", lambda: speech(d / "world", smoke, seed))
   stages.run("hear", "Pre-alignment: hear", lambda: train.run(hear, d / "hear"))
   stages.run("speak", "Pre-alignment: speak", lambda: train.run(speak, d / "speak"))
@@ -54,7 +53,7 @@ def speech(folder: Path, smoke: bool, seed: int) -> None:
   )
 
 
-def recipes(d: Path, smoke: bool) -> tuple[ConfigDict, ConfigDict, ConfigDict]:
+def recipes(d: Path, smoke: bool, seed: int) -> tuple[ConfigDict, ConfigDict, ConfigDict]:
   """The three training stages, each starting from the one before."""
   flag = ",smoke" if smoke else ""
   hear = prealign.get_config(f"phase=hear{flag}")
@@ -67,6 +66,7 @@ def recipes(d: Path, smoke: bool) -> tuple[ConfigDict, ConfigDict, ConfigDict]:
   talk.data.options.dialogue.path = str(d / "world" / "dialogues-train.jsonl")
   for c in (hear, speak, talk):
     c.data.cache = str(d / "cache")
+    c.seed = seed
   return hear, speak, talk
 
 
@@ -119,12 +119,12 @@ class Stages:
       row |= {"resumed": False, "note": ""}
       rows.append(row)
     elif row["done"]:
-      logging.info("%s: done before", title)
+      logs.say(f"── {title}: done before")
       return
     else:
       row["resumed"], row["note"] = True, "killed and resumed; time since the resume"
     self._write()
-    logging.info("── %s", title)
+    logs.say(f"── {title}")
     start = time.perf_counter()
     work()
     row["seconds"], row["done"] = time.perf_counter() - start, True
@@ -149,8 +149,6 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--smoke", action="store_true", help="a minute, for tests")
   args = parser.parse_args()
-  logging.use_absl_handler()
-  logging.set_verbosity(logging.INFO)
   run(args.workdir, smoke=args.smoke, seed=args.seed)
 
 

@@ -72,6 +72,12 @@ def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
   )
 
 
+def say(text: str) -> None:
+  """A line for the person who watches; absl's INFO is full of the libraries' talk."""
+  if jax.process_index() == 0:
+    tqdm.write(text, file=sys.stderr)
+
+
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
   """The rows of a metrics.jsonl; a last line cut short by a kill is left out."""
   path = epath.Path(path)

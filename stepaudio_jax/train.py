@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   key = jax.random.key_data(jax.random.key(c.seed))
   state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
   state = jax.device_put(state, sharding.replicated(mesh))
-  logging.info("%s trained, %s frozen parameters", *map(_count, (trained, frozen)))
+  logs.say(f"{_count(trained)} trained, {_count(frozen)} frozen parameters")
 
   # ─── Data ─────────────────────────────────────────────────────────────────────────
   objective = recipe.choose("objective", c.objective, OBJECTIVES)
@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   if saved.latest() is not None:
     state, position = saved.restore(state)
     batches.set_state(position)
-    logging.info("resumed after step %d", int(state.step))
+    logs.say(f"resumed after step {int(state.step)}")
   start = int(state.step)
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
   step_fn = jax.jit(

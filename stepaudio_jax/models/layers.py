@@ -48,6 +48,8 @@ REMAT_POLICIES = {
   "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
+# So few layers are laid out one after another: on a CPU the loop costs a fifth more.
+_UNROLLED = 4
 _MASKED = -1e30  # finite: a row that sees nothing stays finite too
 
 
@@ -166,8 +168,9 @@ class LayerNorm(nn.Module):
 
 
 def gelu(x: Array) -> Array:
-  """x·Φ(x), not the tanh approximation."""
-  return nn.gelu(x, approximate=False)
+  """x·Φ(x), not the tanh approximation; by erf, which costs less than jax's erfc."""
+  half, scale = jnp.asarray(0.5, x.dtype), jnp.asarray(0.5**0.5, x.dtype)
+  return x * (half + half * lax.erf(x * scale))
 
 
 def rotations(position_BT: Array, head_width: int, theta: float) -> tuple[Array, Array]:
@@ -261,5 +264,6 @@ def stacked(
     split_rngs={"params": True},
     in_axes=tuple(scanned),
     length=depth,
+    unroll=depth if depth <= _UNROLLED else 1,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
