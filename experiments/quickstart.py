@@ -10,6 +10,7 @@ story. Killed anywhere, the same command goes on where it stopped.
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -53,8 +54,8 @@ def speech(folder: Path, smoke: bool, seed: int) -> None:
   )
 
 
-def recipes(d: Path, smoke: bool, seed: int) -> tuple[ConfigDict, ConfigDict, ConfigDict]:
-  """The three training stages, each starting from the one before."""
+def recipes(d: Path, smoke: bool, seed: int) -> tuple[ConfigDict, ...]:
+  """(hear, speak, sft), each starting from the one before."""
   flag = ",smoke" if smoke else ""
   hear = prealign.get_config(f"phase=hear{flag}")
   hear.data.options.speech.path = str(d / "world" / "clips-train.jsonl")
@@ -82,14 +83,29 @@ def evaluation(d: Path, smoke: bool) -> None:
 
 def hugging_face(d: Path) -> None:
   model = checkpoint.load_model(d / "sft")
-  results = json.loads((d / "evaluation" / "world.json").read_text())
-  manifest = json.loads((d / "sft" / "manifest.json").read_text())
+  tasks = json.loads((d / "evaluation" / "world.json").read_text())["tasks"]
+  scores = {
+    f"{task}, accuracy on {row['n']} held-out dialogues": round(row["accuracy"], 3)
+    for task, row in tasks.items()
+  }
+  if (d / "export").exists():  # whole, since an export is renamed when it is whole
+    shutil.rmtree(d / "export")
   export.export(
     model.params,
     model.size,
     d / "export",
     tokenizer=model.tokenizer,
-    card={"manifest": manifest, "evaluation": results},
+    card={
+      "name": "stepaudio_jax quick start",
+      "license": "apache-2.0",
+      "languages": ["en"],
+      "summary": "A tiny audio reasoning model that learned from synthetic speech in "
+      "minutes, to show the recipe. It is no assistant.",
+      "data": "Speech by espeak-ng about a synthetic world (stepaudio_jax/data/world); "
+      "no recording of a person. Replies were scored by a simulated listener.",
+      "scores": scores,
+      "command": json.loads((d / "stages.json").read_text())["command"],
+    },
   )
 
 
