@@ -80,8 +80,8 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("adaptor", "decoder")
   c.objective = "next_token"
   c.trainable = ("adaptor", "decoder")
-  c.total_steps = 12 if arg.smoke else 400
-  c.batch_size = 8 if arg.smoke else 32
+  c.total_steps = 12 if arg.smoke else 300
+  c.batch_size = 8
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none"

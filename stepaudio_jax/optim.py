@@ -7,6 +7,10 @@ from ml_collections import ConfigDict
 from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Params
 
+KEYS = (
+  *("name", "lr", "schedule", "warmup_steps"),
+  *("b1", "b2", "eps", "weight_decay", "clip_norm"),
+)
 _DECAYED = ("kernel", "embedding")
 
 

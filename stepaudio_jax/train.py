@@ -25,6 +25,23 @@ from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
 
+_KEYS = (
+  *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
+  *("init", "fresh", "objective", "trainable"),
+  *("total_steps", "batch_size", "microbatches"),
+  *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
+  *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps"),
+  *("data.split", "data.cache", "data.max_clip_s"),
+  *(f"optim.{name}" for name in optim.KEYS),
+)
+_DATA_KEYS = {
+  "hear": ("data.symbols", "data.max_symbols"),
+  "next_token": (
+    *("data.max_tokens", "data.max_clips", "data.encode_batch"),
+    *("data.history", "data.pack"),
+  ),
+}
+
 
 class NonFiniteLoss(FloatingPointError):
   """The loss or gradient is not finite; the last checkpoint is intact."""
@@ -34,7 +51,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   """Trains to `config.total_steps` and returns the workdir, a loadable checkpoint."""
 
   # ─── Set-up ───────────────────────────────────────────────────────────────────────
-  c = config.copy_and_resolve_references()
+  c = checked(config.copy_and_resolve_references())
   workdir = logs.open_workdir(workdir, c)
   jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "xla_cache"))
   tokenizer = tokenizers.load(c.tokenizer)
@@ -78,7 +95,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     batch, ids = next(batches)
     data_s = time.perf_counter() - clock
     state, scalars = step_fn(state, sharding.put(batch, mesh))
-    values = _checked(scalars, step, ids)
+    values = _finite(scalars, step, ids)
     step_s, clock = time.perf_counter() - clock, time.perf_counter()
     if step % c.log.every_steps == 0 or step == c.total_steps:
       times = {"time/step_s": step_s, "time/data_s": data_s}
@@ -91,9 +108,22 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   return workdir
 
 
-def initial_params(
-  c: ConfigDict, model_size: Size, tokenizer: Tokenizer
-) -> Params:
+def checked(c: ConfigDict) -> ConfigDict:
+  """The config, if every key is one that is read and none is missing.
+
+  Raises:
+    ValueError: naming the keys or values that are wrong, and the choices.
+  """
+  keys = _KEYS + recipe.choose("objective", c.objective, _DATA_KEYS)
+  recipe.check_keys(c, keys, free=("data.mix.", "data.options.", "data.attributes."))
+  if c.batch_size % c.microbatches:
+    raise ValueError(
+      f"microbatches {c.microbatches} do not divide batch_size {c.batch_size}"
+    )
+  return c
+
+
+def initial_params(c: ConfigDict, model_size: Size, tokenizer: Tokenizer) -> Params:
   """Parameters at step 0: read from `c.init`, anew where `c.fresh` says so.
 
   Raises:
@@ -125,7 +155,7 @@ def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
   wants = {name: leaf.shape for name, leaf in tree.named_leaves(fresh)}
   has = {name: leaf.shape for name, leaf in tree.named_leaves(chosen)}
   wrong = [
-    f"{name} {has[name]} ≠ {wants[name] if name in wants else 'absent'}"
+    f"{name} {has[name]} ≠ {wants.get(name, 'absent')}"
     for name in has
     if name not in wants or has[name] != wants[name]
   ]
@@ -179,7 +209,7 @@ def _hearing_heads(c: ConfigDict, tokenizer: Tokenizer) -> hear.HearingHeads:
   return hear.HearingHeads(symbols, attributes)
 
 
-def _checked(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:
+def _finite(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:
   values = {f"train/{name}": float(value) for name, value in scalars.items()}
   for name in ("train/loss", "train/grad_norm"):
     if not np.isfinite(values[name]):

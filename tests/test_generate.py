@@ -92,13 +92,25 @@ def test_a_reply_is_printed(folder, capsys):
   assert out.startswith("[thought]\n")
   assert out.endswith("[answer]\n")
   assert "cut off after 4 tokens" in err
+
+
+def test_without_thinking_all_is_answer(folder, capsys):
+  asked = {"checkpoint": folder / "run", "prompt": "How high?", "max_new_tokens": 4}
+  reply = generate.run(**asked, thinking=False)
+  opened, empty = (
+    worlds.model().tokenizer.decode(said.prompt.example.token_T)
+    for said in (generate.run(**asked), reply)
+  )
+  assert opened.endswith("<think>\n")
+  assert empty.endswith("<think>\n\n</think>\n")
+  assert (reply.think, reply.answer) == ("", reply.text.strip())
   generate.main(
     [
       *("--checkpoint", str(folder / "run"), "--prompt", "How high?"),
       *("--nothinking", "--max_new_tokens", "4"),
     ]
   )
-  assert "[" not in capsys.readouterr().out[:1]
+  assert capsys.readouterr().out == reply.answer + "\n"
 
 
 def test_recordings_come_first_and_content_decides(folder):

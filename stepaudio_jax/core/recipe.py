@@ -1,5 +1,6 @@
 """The arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -41,13 +42,18 @@ def choose(what: str, name: str, choices: Any) -> Any:
   return choices[name]
 
 
-def check_keys(config: ConfigDict, recipe: ConfigDict) -> None:
-  """Collects every key of `config` that no recipe knows, and every key it lacks.
+def check_keys(config: ConfigDict, keys: Iterable[str], free: tuple[str, ...]) -> None:
+  """Collects every key of `config` that nobody reads, and every key it lacks.
+
+  Args:
+    keys: all that is read, such as "optim.lr".
+    free: prefixes under which the user names the keys, such as "data.mix.".
 
   Raises:
     ValueError: naming all unknown and missing keys.
   """
-  has, wants = set(flat(config)), set(flat(recipe))
+  has = {key for key in flat(config) if not key.startswith(free)}
+  wants = set(keys)
   problems = [f"unknown key {key!r}" for key in sorted(has - wants)]
   problems += [f"missing key {key!r}" for key in sorted(wants - has)]
   if problems:

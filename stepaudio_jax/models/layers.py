@@ -210,8 +210,10 @@ def attend(
   """
   rows, length, heads, width = q_BTHh.shape
   kv_heads = k_BTKh.shape[2]
-  scaled = q_BTHh * (width**-0.5)
-  q_BTKGh = scaled.reshape(rows, length, kv_heads, heads // kv_heads, width)
+  # The heads of a group lie behind each other: one product per key head, not many.
+  q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
+  q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
+  q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
   visible = same_segment(query_segment_BT, key_segment_BT)
   if causal:
     visible &= jnp.tril(jnp.ones((1, length, length), bool))
@@ -219,28 +221,28 @@ def attend(
   if past is not None:
     k_BSKh, v_BSKh, segment_BS = past
     parts.insert(0, (k_BSKh, v_BSKh, same_segment(query_segment_BT, segment_BS)))
-  weights = jax.nn.softmax(
-    jnp.concatenate([_scores(q_BTKGh, k, mask) for k, _, mask in parts], axis=-1)
+  scores = [
+    jnp.einsum("BKXh,BSKh->BKXS", q_BKXh, k, preferred_element_type=jnp.float32)
+    for k, _, _ in parts
+  ]
+  masks = jnp.concatenate([mask for _, _, mask in parts], axis=-1)
+  scores_BKGTS = jnp.concatenate(scores, axis=-1).reshape(
+    *q_BKGTh.shape[:4], masks.shape[-1]
   )
-  out, start = 0.0, 0
+  weights = jax.nn.softmax(jnp.where(masks[:, None, None], scores_BKGTS, _MASKED))
+  weight_BKXS = weights.reshape(*q_BKXh.shape[:3], -1)
+  out_BKXh, start = 0.0, 0
   for _, v, _ in parts:
     stop = start + v.shape[1]
-    weight_BKGTS = weights[..., start:stop].astype(v.dtype)
-    out = out + jnp.einsum("BKGTS,BSKh->BTKGh", weight_BKGTS, v)
+    part = weight_BKXS[..., start:stop].astype(v.dtype)
+    out_BKXh = out_BKXh + jnp.einsum("BKXS,BSKh->BKXh", part, v)
     start = stop
-  return out.reshape(q_BTHh.shape)
+  return out_BKXh.reshape(q_BKGTh.shape).transpose(0, 3, 1, 2, 4).reshape(q_BTHh.shape)
 
 
 def same_segment(query_BT: Array, key_BS: Array) -> Array:
   """bool [B, T, S]: both in one segment, and not in padding."""
   return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
-
-
-def _scores(q_BTKGh: Array, k_BSKh: Array, visible_BTS: Array) -> Array:
-  scores_BKGTS = jnp.einsum(
-    "BTKGh,BSKh->BKGTS", q_BTKGh, k_BSKh, preferred_element_type=jnp.float32
-  )
-  return jnp.where(visible_BTS[:, None, None], scores_BKGTS, _MASKED)
 
 
 def stacked(

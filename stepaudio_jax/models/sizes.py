@@ -30,14 +30,14 @@ class Size:
   norm_eps: float
 
 
-_WHISPER_LARGE = dict(
-  mel_bins=128,
-  audio_positions=1500,
-  encoder_width=1280,
-  encoder_heads=20,
-  encoder_layers=32,
-  adaptor_width=2048,
-)
+_WHISPER_LARGE = {
+  "mel_bins": 128,
+  "audio_positions": 1500,
+  "encoder_width": 1280,
+  "encoder_heads": 20,
+  "encoder_layers": 32,
+  "adaptor_width": 2048,
+}
 
 _ROWS = (
   Size(

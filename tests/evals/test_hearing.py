@@ -30,7 +30,7 @@ def heard(tmp_path_factory, model):
     key: audio for key, audio in talks.clips().items() if "c3" not in audio.source
   }
   frames = hearing.store(model.params, folder / "cache")
-  hearing.fill(frames, clips, model.params, model.size, batch_size=2)
+  hearing.fill(frames, clips, model.params, model.size)
   names = {audio.source[-6:-4]: key for key, audio in clips.items()}
   before = len(frames)
   silence = hearing.silenced(frames, clips, model.params, model.size)
@@ -63,9 +63,11 @@ def test_silence_is_what_the_encoder_makes_of_zeros(heard, model):
   np.testing.assert_allclose(chunk.rows[:used], wanted_BUE[0, :used], atol=2e-5)
 
 
-def test_clips_of_one_length_share_one_silence(heard):
-  _, names, silence, (before, after) = heard
+def test_clips_of_one_length_share_one_silence(heard, model):
+  frames, names, silence, (before, after) = heard
   assert (before, after) == (3, 5)  # 8,000 and 12,345 samples: encoded once each
+  hearing.silenced(frames, names.values(), model.params, model.size)
+  assert len(frames) == 5  # and found again by the next run
   np.testing.assert_array_equal(
     silence.read(names["c0"])[0].rows, silence.read(names["c1"])[0].rows
   )

@@ -152,6 +152,7 @@ def test_history_is_kept_without_its_thought(scored):
   assert roles == ["human", "assistant", "human"]
   assert all("think" not in message for message in item["messages"])
   assert item["messages"][1]["content"][0]["text"] == "It is high."
+  assert item["raw"] == SAID["c0"]  # heard last, after c1
   assert len(listener.shapes) == 1  # five prompts and their silence: one program
 
 

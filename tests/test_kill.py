@@ -1,0 +1,116 @@
+"""The smoke quick start, killed in every phase, ends bit for bit like one left alone."""
+
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from stepaudio_jax import checkpoint, logs
+from stepaudio_jax.core import tree
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STAGES = ("hear", "speak", "sft")
+PATIENCE_S = 600
+
+
+def start(workdir: pathlib.Path) -> subprocess.Popen:
+  command = [sys.executable, "-m", "experiments.quickstart", "--smoke", "--workdir"]
+  log = (workdir.parent / f"{workdir.name}.log").open("ab")
+  return subprocess.Popen(
+    [*command, str(workdir)],
+    cwd=ROOT,
+    stdout=log,
+    stderr=log,
+    stdin=subprocess.DEVNULL,
+    start_new_session=True,
+  )
+
+
+def finish(workdir: pathlib.Path) -> None:
+  process = start(workdir)
+  assert process.wait(PATIENCE_S) == 0, tail(workdir)
+
+
+def tail(workdir: pathlib.Path) -> str:
+  return (workdir.parent / f"{workdir.name}.log").read_text()[-3000:]
+
+
+def kill_when(workdir: pathlib.Path, phase) -> None:
+  """Starts the run and kills it, with SIGKILL, once `phase()` holds."""
+  process = start(workdir)
+  end = time.monotonic() + PATIENCE_S
+  while not phase():
+    assert process.poll() is None, f"ended before the phase came: {tail(workdir)}"
+    assert time.monotonic() < end, "the phase never came"
+    time.sleep(0.0005)
+  os.kill(process.pid, signal.SIGKILL)
+  assert process.wait(30) == -signal.SIGKILL
+
+
+def rows(workdir: pathlib.Path, stage: str) -> list[dict]:
+  found = logs.read_metrics(workdir / stage / "metrics.jsonl")
+  return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in found]
+
+
+def entries(folder: pathlib.Path) -> list[str]:
+  return os.listdir(folder) if folder.exists() else []
+
+
+def synthesising(workdir):
+  return lambda: any(".partial" in n for n in entries(workdir / "world" / "speech"))
+
+
+def training(workdir, stage, step):
+  return lambda: len(rows(workdir, stage)) >= step
+
+
+def writing_checkpoint(workdir, stage):
+  """orbax writes beside the final name; the name tells that it is not whole."""
+  return lambda: any("tmp" in n for n in entries(workdir / stage / "checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("kill") / "untouched"
+  finish(workdir)
+  return workdir
+
+
+def test_killed_in_every_phase_and_run_again_is_bit_identical(untouched):
+  killed = untouched.parent / "killed"
+  kill_when(killed, synthesising(killed))
+  assert not (killed / "hear").exists()
+  kill_when(killed, training(killed, "hear", 6))  # between checkpoints 4 and 8
+  kill_when(killed, writing_checkpoint(killed, "hear"))
+  kill_when(killed, training(killed, "speak", 2))  # before the first checkpoint
+  kill_when(killed, writing_checkpoint(killed, "sft"))
+  assert not (killed / "report.html").exists()
+  finish(killed)
+  for stage in STAGES:
+    assert rows(killed, stage) == rows(untouched, stage), stage
+    ours, theirs = (checkpoint.load_params(d / stage) for d in (killed, untouched))
+    assert tree.content_hash(ours) == tree.content_hash(theirs), stage
+  for name in ("speech", "clips-train.jsonl", "dialogues-heldout.jsonl"):
+    assert digest(killed / "world" / name) == digest(untouched / "world" / name), name
+  assert (killed / "report.html").exists()
+
+
+def test_a_finished_run_does_nothing_again(untouched):
+  before = (untouched / "stages.json").read_bytes()
+  finish(untouched)
+  assert (untouched / "stages.json").read_bytes() == before
+
+
+def digest(path: pathlib.Path) -> str:
+  """Hash of a file, or of all files of a folder with their names."""
+  files = sorted(path.rglob("*")) if path.is_dir() else [path]
+  whole = hashlib.blake2b()
+  for file in files:
+    if file.is_file():
+      whole.update(str(file.relative_to(path)).encode() + file.read_bytes())
+  return whole.hexdigest()

@@ -1,0 +1,257 @@
+"""The supervised loop: resume, errors, what a run leaves behind."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from configs import midtrain, prealign, sft
+from stepaudio_jax import checkpoint, logs, train
+from stepaudio_jax.core import recipe, tree
+from stepaudio_jax.models import sizes
+from tests import small
+
+LITTLE = dataclasses.replace(small.SIZE, name="tiny", vocabulary=1024)
+WORDS = ("one", "two", "three", "four")
+
+
+@pytest.fixture(autouse=True)
+def little_model(monkeypatch):
+  """Recipes say size=tiny; these tests need no more than a few thousand weights."""
+  monkeypatch.setitem(sizes.SIZES, "tiny", LITTLE)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  """Eight tones with transcripts, and dialogues about them; no synthesis needed."""
+  folder = tmp_path_factory.mktemp("world")
+  time_N = np.arange(16_000) / 16_000
+  clips, talks = [], []
+  for i in range(8):
+    low = i % 2 == 0
+    tone_N = 0.3 * np.sin(2 * np.pi * (200 if low else 600) * time_N)
+    soundfile.write(folder / f"{i}.wav", tone_N, 16_000)
+    pitch = "low" if low else "high"
+    clips.append(
+      {
+        "id": f"clip-{i}",
+        "audio": {"path": f"{i}.wav"},
+        "transcript": f"{WORDS[i % 4]} {WORDS[i // 2]}",
+        "attributes": {"pitch": pitch},
+      }
+    )
+    heard = [{"type": "audio", "path": f"{i}.wav"}, {"type": "text", "text": "Pitch?"}]
+    reply = {
+      "role": "assistant",
+      "think": "I hear a tone.",
+      "content": f"It is {pitch}.",
+    }
+    talks.append(
+      {"id": f"talk-{i}", "messages": [{"role": "human", "content": heard}, reply]}
+    )
+  for name, rows in {"clips": clips, "talks": talks}.items():
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / f"{name}.jsonl").write_text(lines)
+  return folder
+
+
+def hear_recipe(world, steps=6):
+  c = prealign.get_config("phase=hear,smoke")
+  c.data.options.speech.path = str(world / "clips.jsonl")
+  c.data.max_clip_s = 1.0
+  c.data.attributes = {"pitch": ("low", "middle", "high")}
+  c.total_steps, c.batch_size = steps, 4
+  c.optim.schedule = "constant"  # so that a shorter run is a prefix of a longer one
+  c.checkpoint.every_steps = 3
+  return c
+
+
+def talk_recipe(world, init, steps=6, pack=True):
+  c = prealign.get_config("phase=speak,smoke")
+  c.init = str(init)
+  c.data.options.dialogue.path = str(world / "talks.jsonl")
+  c.data.max_clip_s, c.data.max_tokens, c.data.pack = 1.0, 128, pack
+  c.total_steps, c.batch_size, c.microbatches = steps, 4, 2
+  c.optim.schedule = "constant"
+  c.checkpoint.every_steps = 3
+  return c
+
+
+@pytest.fixture(scope="module")
+def heard(world, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("runs") / "hear"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(sizes.SIZES, "tiny", LITTLE)
+    train.run(hear_recipe(world), folder)
+  return folder
+
+
+def untimed(folder):
+  rows = logs.read_metrics(folder / "metrics.jsonl")
+  return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in rows]
+
+
+@pytest.mark.parametrize("stage", ["hear", "speak"])
+def test_stopped_and_resumed_equals_never_stopped(world, heard, tmp_path, stage):
+  def recipe_of(steps):
+    if stage == "hear":
+      return hear_recipe(world, steps)
+    return talk_recipe(world, heard, steps)
+
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  train.run(recipe_of(6), whole)
+  train.run(recipe_of(3), parts)
+  train.run(recipe_of(6), parts)
+  a, b = checkpoint.load_params(whole), checkpoint.load_params(parts)
+  assert tree.content_hash(a) == tree.content_hash(b)
+  assert untimed(whole) == untimed(parts)
+  assert len(untimed(whole)) == 6
+
+
+def test_rows_after_the_checkpoint_are_written_again_not_twice(world, tmp_path):
+  run = tmp_path / "run"
+  train.run(hear_recipe(world, 3), run)
+  with (run / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 4, "train/loss": 1.0}\n{"step": 5, "train/lo')  # killed here
+  train.run(hear_recipe(world, 6), run)
+  assert [row["step"] for row in untimed(run)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_speaking_leaves_the_encoder_alone_and_makes_a_whole_model(
+  world, heard, tmp_path
+):
+  train.run(talk_recipe(world, heard), tmp_path / "speak")
+  model = checkpoint.load_model(tmp_path / "speak")
+  before = checkpoint.load_params(heard)["encoder"]
+  assert tree.content_hash(model.params["encoder"]) == tree.content_hash(before)
+  assert model.size.vocabulary == 1024
+  saved = {path.name for path in (tmp_path / "speak").iterdir()}
+  wanted = {
+    "config.json",
+    "manifest.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+  }
+  assert wanted <= saved
+  manifest = json.loads((tmp_path / "speak" / "manifest.json").read_text())
+  assert manifest["seeds"] == {"seed": 0}
+
+
+def test_packing_changes_no_loss(world, heard, tmp_path):
+  """Eight examples in one batch, two a row, or one a row: the same mean loss."""
+  losses = {}
+  for pack, rows in ((True, 8), (False, 8)):
+    c = talk_recipe(world, heard, steps=1, pack=pack)
+    c.batch_size = rows
+    train.run(c, tmp_path / str(pack))
+    losses[pack] = untimed(tmp_path / str(pack))[0]
+  # Packed, the batch holds further epochs of the same eight examples.
+  assert losses[True]["train/loss"] == pytest.approx(
+    losses[False]["train/loss"], rel=1e-5
+  )
+
+
+def test_mixed_streams_log_both_losses(world, heard, tmp_path):
+  rows = [
+    {
+      "id": f"text-{i}",
+      "messages": [
+        {"role": "human", "content": "Is two even?"},
+        {"role": "assistant", "content": "Yes."},
+      ],
+    }
+    for i in range(4)
+  ]
+  path = tmp_path / "text.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  c = midtrain.get_config("smoke")
+  c.init, c.fresh = str(heard), ("adaptor", "decoder")
+  c.data.options.spoken.path = str(world / "talks.jsonl")
+  c.data.options.written.path = str(path)
+  c.data.max_clip_s, c.data.max_tokens = 1.0, 128
+  c.total_steps, c.batch_size = 2, 4
+  train.run(c, tmp_path / "mid")
+  row = untimed(tmp_path / "mid")[-1]
+  assert row["train/loss_spoken"] > 0
+  assert row["train/loss_written"] > 0
+
+
+def test_another_config_in_the_same_workdir_lists_what_changed(world, tmp_path):
+  train.run(hear_recipe(world, 1), tmp_path / "run")
+  changed = hear_recipe(world, 1)
+  changed.optim.lr = 1.0
+  changed.log.every_steps = 2  # free to change
+  with pytest.raises(ValueError, match=r"optim\.lr: 0\.002 → 1\.0\. Use"):
+    train.run(changed, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
+  c = hear_recipe(world, 6)
+  train.run(hear_recipe(world, 3), tmp_path / "run")
+  before = tree.content_hash(checkpoint.load_params(tmp_path / "run"))
+  c.optim.lr = 2e-3
+
+  def poisoned(*args, **options):
+    batches, feed, loss_fn = train._hear(*args, **options)
+
+    def loss_with_nan(params, batch, rng):
+      total, metrics = loss_fn(params, batch, rng)
+      return total * np.nan, metrics | {
+        "loss": type(metrics["loss"])(total * np.nan, metrics["loss"].count)
+      }
+
+    return batches, feed, loss_with_nan
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(train.OBJECTIVES, "hear", poisoned)
+    with pytest.raises(train.NonFiniteLoss, match=r"nan at step 4, examples \['clip-"):
+      train.run(c, tmp_path / "run")
+  assert checkpoint.step_folder(tmp_path / "run").name == "3"
+  assert tree.content_hash(checkpoint.load_params(tmp_path / "run")) == before
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"size": "huge"}, r"unknown size 'huge'.*step_audio_r1"),
+    ({"objective": "sing"}, r"unknown objective 'sing'.*\['hear', 'next_token'\]"),
+    ({"fresh": ("encoder",)}, r"\['hear'\] are not in init=''"),
+    ({"fresh": ("ear", "hear")}, r"unknown parts \['ear'\].*'encoder', 'hear'"),
+    ({"optim.name": "adamm"}, r"unknown optimiser 'adamm'.*adamw"),
+    ({"optim.schedule": "sine"}, r"unknown schedule 'sine'.*cosine"),
+    ({"mesh.tensor": 2}, r"mesh axes \{'tensor': 2\} must be 1"),
+    ({"data.symbols": "phones"}, r"unknown CTC unit 'phones'.*letters"),
+    ({"microbatches": 3}, r"microbatches 3 do not divide batch_size 4"),
+    ({"data.mix": {"speach": 1.0}}, r"speach"),
+  ],
+)
+def test_wrong_settings_name_the_value_and_the_choices(
+  world, tmp_path, change, message
+):
+  c = hear_recipe(world)
+  c.update_from_flattened_dict(change) if "data.mix" not in change else setattr(
+    c.data, "mix", change["data.mix"]
+  )
+  with pytest.raises(ValueError, match=message):
+    train.run(c, tmp_path / "run")
+
+
+def test_an_unknown_key_lists_the_keys_there_are(world, tmp_path):
+  c = hear_recipe(world)
+  c.optim.unlock()
+  c.optim.warmup = 3
+  with pytest.raises(
+    ValueError, match=r"unknown key 'optim\.warmup'.*optim\.warmup_st"
+  ):
+    train.run(c, tmp_path / "run")
+
+
+@pytest.mark.parametrize("module", [prealign, midtrain, sft])
+def test_every_recipe_has_every_key_the_loop_reads(module):
+  keys = {key for key in recipe.flat(module.get_config("")) if "data" not in key}
+  assert keys == {key for key in recipe.flat(sft.get_config("")) if "data" not in key}
+  with pytest.raises(ValueError, match=r"unknown argument 'sizes'.*'size'"):
+    module.get_config("sizes=tiny")
