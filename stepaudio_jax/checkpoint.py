@@ -95,7 +95,7 @@ def step_folder(folder: epath.PathLike) -> epath.Path:
 
 
 def load_params(folder: epath.PathLike) -> Params:
-  """All parameters (trained and frozen) of a workdir's newest checkpoint, on the host."""
+  """All parameters, trained and frozen, of a workdir's newest step, on the host."""
   path = step_folder(folder).resolve()
   saved = ocp.checkpointables_metadata(path).metadata[_STATE]
   wanted = {

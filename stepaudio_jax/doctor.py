@@ -1,15 +1,12 @@
 """`python -m stepaudio_jax.doctor`: what is installed, which devices, what to fix."""
 
+import argparse
 import os
 import platform
 import re
 import shutil
 import sys
 from importlib import metadata
-
-from absl import app, flags
-
-_DISK = flags.DEFINE_string("workdir", ".", "Folder whose free disk space is reported.")
 
 _SEEN_TO_WORK = {
   "jax": "0.10.2",
@@ -21,10 +18,11 @@ _SEEN_TO_WORK = {
 _NEEDED_GIB = 6
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
-  problems = [*_packages(), *_devices(), *_speech(), *_machine(_DISK.value)]
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--workdir", default=".", help="its free disk space is reported")
+  workdir = parser.parse_args().workdir
+  problems = [*_packages(), *_devices(), *_speech(), *_machine(workdir)]
   for problem in problems:
     print(f"FIX   {problem}")
   print("all is well" if not problems else f"{len(problems)} things to fix")
@@ -32,7 +30,7 @@ def main(argv: list[str]) -> None:
 
 
 def _packages() -> list[str]:
-  """Prints each requirement with its version; a missing or excluded one is a problem."""
+  """Prints each requirement with its version; a missing one is a problem."""
   from packaging.requirements import Requirement
 
   problems = []
@@ -123,4 +121,4 @@ def _memory_gib() -> float | None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

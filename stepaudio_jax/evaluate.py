@@ -1,4 +1,4 @@
-"""Benchmarks of a checkpoint: JSON, items, a table and a plot of each.
+r"""Benchmarks of a checkpoint: JSON, items, a table and a plot of each.
 
   python -m stepaudio_jax.evaluate --checkpoint runs/sft --benchmark world \
     --data runs/world
@@ -45,7 +45,10 @@ def run(
   out: epath.PathLike | None = None,
   cache: epath.PathLike | None = None,
   limit: int | None = None,
-  **options: Any,
+  batch_size: int | None = None,
+  max_new_tokens: int | None = None,
+  temperature: float | None = None,
+  seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
   """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
 
@@ -54,15 +57,19 @@ def run(
     data: where every benchmark finds its files.
     out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
-    limit: items of each benchmark.
-    **options: of replies.Options; the benchmark's DEFAULTS hold for the others.
+    limit: only the first so many items of each benchmark.
+    batch_size, max_new_tokens, temperature: see replies.Options; None is the
+      benchmark's default.
 
   Raises:
     ValueError: an unknown benchmark, impossible options, or data that is not right.
     FileNotFoundError: no checkpoint.
   """
   modules = {name: load_benchmark(name) for name in benchmarks}
-  chosen = {name: Options(**modules[name].DEFAULTS | options) for name in benchmarks}
+  given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+  given |= {"temperature": temperature, "seed": seed}
+  given = {key: value for key, value in given.items() if value is not None}
+  options = {name: Options(**modules[name].DEFAULTS | given) for name in modules}
   step_folder = checkpoints.step_folder(checkpoint)
   workdir = step_folder.parent.parent
   out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()
@@ -73,7 +80,7 @@ def run(
       model,
       epath.Path(data).resolve(),
       cache=epath.Path(cache) if cache else out / "cache",
-      options=chosen[name],
+      options=options[name],
       limit=limit,
     )
     settings = {"step": int(step_folder.name), "data": str(data)} | summary["settings"]
@@ -129,9 +136,9 @@ def parser() -> argparse.ArgumentParser:
     "batch_size": int,
     "max_new_tokens": int,
     "temperature": float,
-    "seed": int,
   }.items():
-    add(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="N")
+    add(f"--{name}", type=kind, metavar="N", help="by default the benchmark's own")
+  add("--seed", type=int, default=0, metavar="N")
   return out
 
 

@@ -1,4 +1,4 @@
-"""Replies of a checkpoint: to recordings and a question, or to a file of dialogues.
+r"""Replies of a checkpoint: to recordings and a question, or to a file of dialogues.
 
   python -m stepaudio_jax.generate --checkpoint runs/sft --audio question.wav \
     --prompt "How fast do I speak?"

@@ -92,6 +92,6 @@ def test_offending_lines_are_seen(relative, source):
 
 
 def test_downward_and_own_room_imports_pass():
-  source = "from stepaudio_jax.core import types\nfrom stepaudio_jax.models import sizes"
+  source = "from stepaudio_jax.core import tree\nfrom stepaudio_jax.models import heads"
   assert problems("models/decoder.py", source) == []
   assert problems("evals/world.py", "from stepaudio_jax.data.world import gold") == []

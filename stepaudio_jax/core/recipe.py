@@ -1,4 +1,4 @@
-"""The arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
+"""Arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
 from collections.abc import Iterable
 from typing import Any

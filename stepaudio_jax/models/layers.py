@@ -208,7 +208,7 @@ def attend(
   Returns:
     [B, T, H, h]; a finite, meaningless row where nothing is visible.
   """
-  rows, length, heads, width = q_BTHh.shape
+  rows, length, _, width = q_BTHh.shape
   kv_heads = k_BTKh.shape[2]
   # The heads of a group lie behind each other: one product per key head, not many.
   q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)

@@ -90,7 +90,7 @@ def test_rows_are_as_long_as_the_longest_prompt_rounded_up(model, tmp_path):
   long = ["one two three four " * 10]
   (prompt,) = asked(model, tmp_path, questions=long, max_tokens=400).fitting
   longest = len(prompt.example.token_T)
-  assert 32 < longest
+  assert longest > 32
   assert longest % 32 != 0
   for room, wanted in ((400, -longest // 32 * -32), (longest, longest)):
     found = asked(model, tmp_path, questions=long, max_tokens=room)
