@@ -111,8 +111,7 @@ def open_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
   if path.exists():
     before = json.loads(path.read_text())["config"]
     changed = [
-      f"{key}: {before.get(key, 'absent')!r} → "
-      f"{now.get(key, 'absent')!r}"
+      f"{key}: {before.get(key, 'absent')!r} → {now.get(key, 'absent')!r}"
       for key in sorted(before | now)
       if not key.startswith(FREE_KEYS)
       and (key not in before or key not in now or before[key] != now[key])

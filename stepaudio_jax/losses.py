@@ -71,18 +71,24 @@ def ctc(
   return loss.total, metrics
 
 
-def classes(logits_BV: Array, label_B: Array) -> Sums:
-  """Cross-entropy of one attribute; label −1 (unknown) is left out.
+def classes(logits_BUV: Array, frame_count_B: Array, label_B: Array) -> Sums:
+  """Cross-entropy of one attribute, asked of every frame of its clip.
+
+  Args:
+    label_B: class of the clip; −1 (unknown) is left out.
 
   Returns:
-    The sum in nats, divisor = known labels.
+    Nats per frame, summed over clips; divisor = known labels. "accuracy" is that of
+    the class with the highest mean log-probability over the clip's frames.
   """
   known_B = label_B >= 0
-  nll_B = optax.softmax_cross_entropy_with_integer_labels(
-    logits_BV, jnp.maximum(label_B, 0)
-  )
-  loss = masked.mean(nll_B, known_B)
-  right_B = (logits_BV.argmax(-1) == label_B).astype(jnp.float32)
+  inside_BU = jnp.arange(logits_BUV.shape[1])[None] < frame_count_B[:, None]
+  frames_B1 = jnp.maximum(frame_count_B, 1).astype(jnp.float32)[:, None]
+  logprob_BUV = jax.nn.log_softmax(logits_BUV.astype(jnp.float32))
+  mean_BV = jnp.where(inside_BU[..., None], logprob_BUV, 0.0).sum(1) / frames_B1
+  label_B1 = jnp.maximum(label_B, 0)[:, None]
+  loss = masked.mean(-jnp.take_along_axis(mean_BV, label_B1, -1)[:, 0], known_B)
+  right_B = (mean_BV.argmax(-1) == label_B).astype(jnp.float32)
   return loss.total, {"loss": loss, "accuracy": masked.mean(right_B, known_B)}
 
 

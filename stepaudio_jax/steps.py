@@ -96,7 +96,7 @@ def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:
 
 
 def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
-  """Pre-alignment 0a: CTC on transcripts plus a pooled head for each attribute.
+  """Pre-alignment 0a: CTC on transcripts, and each attribute from every frame.
 
   Args:
     model: its `encode` gives the frames.
@@ -104,7 +104,7 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
     attributes: their names, in the order of `attribute_BC`.
 
   Returns:
-    Sum over clips of CTC nats per symbol plus nats per attribute; divisor = clips.
+    Sum over clips of CTC nats per symbol plus nats per frame and attribute; divisor = clips.
   """
 
   def loss_fn(params: Params, batch: SpeechBatch, rng: Array) -> losses.Sums:
@@ -115,16 +115,15 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
       batch.sample_count_B,
       method="encode",
     )
-    symbols_BUV, class_logits = heads.apply(
-      {"params": params["hear"]}, frames_BUE, count_B
-    )
+    symbols_BUV, class_logits = heads.apply({"params": params["hear"]}, frames_BUE)
     clips = jnp.float32(batch.mel_BLM.shape[0])
     total, spoken = losses.ctc(
       symbols_BUV, count_B, batch.transcript_BT, batch.transcript_count_B
     )
     metrics = {"ctc": spoken["loss"], "ctc_infeasible": spoken["infeasible"]}
     for index, name in enumerate(attributes):
-      part, named = losses.classes(class_logits[name], batch.attribute_BC[:, index])
+      label_B = batch.attribute_BC[:, index]
+      part, named = losses.classes(class_logits[name], count_B, label_B)
       total += part
       metrics[f"accuracy_{name}"] = named["accuracy"]
     return total, metrics | {"loss": Mean(total, clips)}

@@ -117,11 +117,21 @@ def test_ctc_equals_torch_and_leaves_impossible_clips_out():
 
 
 def test_classes_leave_unknown_labels_out():
-  logits_BV = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
-  total, metrics = losses.classes(logits_BV, jnp.array([1, -1]))
-  assert float(total) == pytest.approx(-math.log(0.25), rel=1e-6)
+  # Two clips of two frames; the first one's third frame is padding.
+  clip = [[0.5, 0.25, 0.25], [0.2, 0.4, 0.4], [0.0, 1.0, 0.0]]
+  logits_BUV = jnp.log(jnp.array([clip, clip]) + 1e-30)
+  total, metrics = losses.classes(logits_BUV, jnp.array([2, 3]), jnp.array([1, -1]))
+  wanted = -(math.log(0.25) + math.log(0.4)) / 2
+  assert float(total) == pytest.approx(wanted, rel=1e-6)
   assert float(metrics["loss"].count) == 1
+  # ½·log(.5·.2) = −1.15 and ½·log(.25·.4) = −1.15 tie: the first class is taken.
   assert float(masked.ratio(metrics["accuracy"])) == 0.0
+  grad = jax.grad(
+    lambda x: losses.classes(x, jnp.array([2, 3]), jnp.array([1, -1]))[0]
+  )(logits_BUV)
+  assert (np.asarray(grad)[0, 2] == 0).all()
+  assert (np.asarray(grad)[1] == 0).all()
+  assert (np.asarray(grad)[0, :2] != 0).all()
 
 
 def test_a_mean_of_nothing_is_nan_and_not_zero():

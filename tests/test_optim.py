@@ -46,7 +46,9 @@ def test_the_clip_bounds_the_global_norm():
   grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}  # norm 5
   with jax.numpy_dtype_promotion("standard"):
     updates, _ = tx.update(grads, tx.init(grads), grads)
-  np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-6)
+  np.testing.assert_allclose(
+    [updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-6
+  )
 
 
 def test_only_kernels_and_embeddings_decay():

@@ -192,7 +192,7 @@ def page(result: Row) -> str:
     "silence of equal length.",
     "Accuracy over all items, unparsed and failed ones counted as wrong, with 95 % "
     "intervals (Wilson). A task beats silence if its lower bound is above the accuracy "
-    "in silence.",
+    "in silence and above chance.",
     tables.accuracy_table(accuracies),
     "Gold dimensions, 1 to 5, with 95 % intervals (bootstrap over items).",
     tables.mean_table(result["dimensions"]),

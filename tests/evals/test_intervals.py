@@ -70,5 +70,8 @@ def test_only_a_lower_bound_above_silence_beats_it():
     found = accuracy.against_silence(heard, control, 0.5)
     assert found["beats_silence"] is beats
     assert found["silence"] == control
+  none = accuracy.accuracy([False] * 10, 0)  # silence below chance is no free win
+  assert accuracy.against_silence(heard, none, 0.59)["beats_silence"]
+  assert not accuracy.against_silence(heard, none, 0.6)["beats_silence"]
   nothing = accuracy.accuracy([False] * 100, 0)
   assert not accuracy.against_silence(nothing, nothing, 0.5)["beats_silence"]
