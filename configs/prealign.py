@@ -6,9 +6,9 @@
     --workdir runs/speak --config.init=runs/hear \
     --config.data.options.dialogue.path=runs/world/dialogues-train.jsonl
 
-phase=hear (0a): the encoder learns transcripts by CTC and clip attributes by heads on
-every frame, which are thrown away. phase=speak (0b): the encoder is frozen and its frames
-are cached; adaptor and decoder learn audio → text. Sizes with published weights skip
+phase=hear (0a): the encoder learns transcripts by CTC and attributes by heads on the
+pooled clip and on every frame; all heads are thrown away. phase=speak (0b): the encoder
+is frozen and its frames are cached; adaptor and decoder learn audio → text. Sizes with published weights skip
 both. Numbers to expect: experiments/README.md.
 """
 
@@ -80,7 +80,7 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("adaptor", "decoder")
   c.objective = "next_token"
   c.trainable = ("adaptor", "decoder")
-  c.total_steps = 12 if arg.smoke else 250
+  c.total_steps = 12 if arg.smoke else 200
   c.batch_size = 8
   c.microbatches = 1
   c.dtype = "float32"

@@ -96,7 +96,7 @@ def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:
 
 
 def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
-  """Pre-alignment 0a: CTC on transcripts, and each attribute from every frame.
+  """Pre-alignment 0a: CTC on transcripts; attributes by clip and by frame.
 
   Args:
     model: its `encode` gives the frames.
@@ -104,7 +104,7 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
     attributes: their names, in the order of `attribute_BC`.
 
   Returns:
-    Sum over clips of CTC nats per symbol plus nats per frame and attribute; divisor = clips.
+    Sum over clips of CTC nats per symbol and twice the nats per attribute; divisor = clips.
   """
 
   def loss_fn(params: Params, batch: SpeechBatch, rng: Array) -> losses.Sums:
@@ -115,7 +115,9 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
       batch.sample_count_B,
       method="encode",
     )
-    symbols_BUV, class_logits = heads.apply({"params": params["hear"]}, frames_BUE)
+    symbols_BUV, class_logits = heads.apply(
+      {"params": params["hear"]}, frames_BUE, count_B
+    )
     clips = jnp.float32(batch.mel_BLM.shape[0])
     total, spoken = losses.ctc(
       symbols_BUV, count_B, batch.transcript_BT, batch.transcript_count_B
@@ -123,8 +125,9 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
     metrics = {"ctc": spoken["loss"], "ctc_infeasible": spoken["infeasible"]}
     for index, name in enumerate(attributes):
       label_B = batch.attribute_BC[:, index]
-      part, named = losses.classes(class_logits[name], count_B, label_B)
-      total += part
+      pooled_B1V, frames_BUV = class_logits[name]
+      part, named = losses.classes(pooled_B1V, jnp.ones_like(count_B), label_B)
+      total += part + losses.classes(frames_BUV, count_B, label_B)[0]
       metrics[f"accuracy_{name}"] = named["accuracy"]
     return total, metrics | {"loss": Mean(total, clips)}
 

@@ -167,14 +167,14 @@ def _next_token(
   c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
   encoder = {"encoder": params["encoder"]}
-  encode = jax.jit(functools.partial(model.apply, {"params": encoder}, method="encode"))
+  encode = jax.jit(functools.partial(model.apply, method="encode"))
   batches, feed = loader.dialogues(
     c.data,
     cache=cache,
     seed=c.seed,
     batch_size=c.batch_size,
     tokenizer=tokenizer,
-    encode=encode,
+    encode=functools.partial(encode, {"params": encoder}),
     encoder_hash=tree.content_hash(encoder),
     encoder_width=model.size.encoder_width,
   )

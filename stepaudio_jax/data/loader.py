@@ -55,9 +55,7 @@ def dialogues(
     cache: where log-mels and encoder frames are kept, under `encoder_hash`.
     encode: the frozen encoder.
   """
-  talks = corpus.Corpus(
-    data.mix, data.options, data.split, key_file=_key_file(cache)
-  )
+  talks = corpus.Corpus(data.mix, data.options, data.split, key_file=_key_file(cache))
   frames = Store(cache, f"frames-{encoder_hash}")
   mels = Store(cache, features.MEL_KIND)
   features.fill_frames(

@@ -23,7 +23,7 @@ def rows(takes: Sequence[Take], paths: Mapping[str, str]) -> list[dict]:
 
 
 def text(take: Take) -> str:
-  """"three four. low pitch, slow rate." """
+  """ "three four. low pitch, slow rate." """
   sounds = ", ".join(_SOUNDS[name].format(take.labels[name]) for name in take.labels)
   return f"{take.transcript}. {sounds}."
 
