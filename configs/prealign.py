@@ -8,8 +8,8 @@
 
 phase=hear (0a): the encoder learns transcripts by CTC and attributes by heads on the
 pooled clip and on every frame; all heads are thrown away. phase=speak (0b): the encoder
-is frozen and its frames are cached; adaptor and decoder learn audio → text. Sizes with published weights skip
-both. Numbers to expect: experiments/README.md.
+is frozen and its frames are cached; adaptor and decoder learn audio → text. Sizes with
+published weights skip both. Numbers to expect: experiments/README.md.
 """
 
 from ml_collections import ConfigDict

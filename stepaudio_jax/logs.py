@@ -98,14 +98,13 @@ def _write_aside(path: epath.Path, text: str) -> None:
   aside.replace(path)
 
 
-def open_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
-  """Makes the folder, or checks that it belongs to a run of the same config.
+def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
+  """The folder, if it is new or belongs to a run of the same config.
 
   Raises:
     ValueError: the folder holds another config; the changed keys are listed.
   """
   workdir = epath.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   now = recipe.flat(config)
   if path.exists():
@@ -121,9 +120,16 @@ def open_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
         f"{workdir} holds a run of another config: {'; '.join(changed)}. "
         "Use another workdir, or the config it was started with."
       )
-  _write_aside(path, json.dumps({"hash": config_hash(now), "config": now}, indent=1))
-  _write_aside(workdir / "manifest.json", json.dumps(manifest(now), indent=1))
   return workdir
+
+
+def record(workdir: epath.Path, config: ConfigDict) -> None:
+  """Writes config.json and manifest.json: from now on the folder is this run's."""
+  now = recipe.flat(config)
+  workdir.mkdir(parents=True, exist_ok=True)
+  text = json.dumps({"hash": config_hash(now), "config": now}, indent=1)
+  _write_aside(workdir / "config.json", text)
+  _write_aside(workdir / "manifest.json", json.dumps(manifest(now), indent=1))
 
 
 def config_hash(flat_config: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ The same command with the same workdir goes on where it was killed.
 
 import functools
 import time
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -52,11 +53,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Set-up ───────────────────────────────────────────────────────────────────────
   c = checked(config.copy_and_resolve_references())
-  workdir = logs.open_workdir(workdir, c)
+  workdir = logs.check_workdir(workdir, c)
   jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "xla_cache"))
   tokenizer = tokenizers.load(c.tokenizer)
   model_size = sizes.size(c.size)
-  checkpoint.describe(workdir, model_size, tokenizer)
   mesh = sharding.mesh(c.mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
@@ -74,6 +74,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
   batches, feed, loss_fn = objective(c, model, params, tokenizer, cache)
 
+  logs.record(workdir, c)
+  checkpoint.describe(workdir, model_size, tokenizer)
+
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
   if saved.latest() is not None:
@@ -90,21 +93,19 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   )
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
-  clock = time.perf_counter()
-  for step in range(start + 1, c.total_steps + 1):
-    batch, ids = next(batches)
-    data_s = time.perf_counter() - clock
-    state, scalars = step_fn(state, sharding.put(batch, mesh))
-    values = _finite(scalars, step, ids)
-    step_s, clock = time.perf_counter() - clock, time.perf_counter()
-    if step % c.log.every_steps == 0 or step == c.total_steps:
-      times = {"time/step_s": step_s, "time/data_s": data_s}
-      metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
-    if saved.due(step, c.total_steps):
-      saved.save(step, state, batches.get_state())
-  metrics.close()
-  saved.close()
-  batches.close()
+  with closing(batches), closing(saved), closing(metrics):
+    clock = time.perf_counter()
+    for step in range(start + 1, c.total_steps + 1):
+      batch, ids = next(batches)
+      data_s = time.perf_counter() - clock
+      state, scalars = step_fn(state, sharding.put(batch, mesh))
+      values = _finite(scalars, step, ids)
+      step_s, clock = time.perf_counter() - clock, time.perf_counter()
+      if step % c.log.every_steps == 0 or step == c.total_steps:
+        times = {"time/step_s": step_s, "time/data_s": data_s}
+        metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
+      if saved.due(step, c.total_steps):
+        saved.save(step, state, batches.get_state())
   return workdir
 
 

@@ -1,4 +1,4 @@
-"""The smoke quick start, killed in every phase, ends bit for bit like one left alone."""
+"""The smoke quick start, killed in every phase, ends bit for bit like one left be."""
 
 import hashlib
 import os
