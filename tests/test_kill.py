@@ -20,15 +20,15 @@ PATIENCE_S = 600
 
 def start(workdir: pathlib.Path) -> subprocess.Popen:
   command = [sys.executable, "-m", "experiments.quickstart", "--smoke", "--workdir"]
-  log = (workdir.parent / f"{workdir.name}.log").open("ab")
-  return subprocess.Popen(
-    [*command, str(workdir)],
-    cwd=ROOT,
-    stdout=log,
-    stderr=log,
-    stdin=subprocess.DEVNULL,
-    start_new_session=True,
-  )
+  with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
+    return subprocess.Popen(
+      [*command, str(workdir)],
+      cwd=ROOT,
+      stdout=log,
+      stderr=log,
+      stdin=subprocess.DEVNULL,
+      start_new_session=True,
+    )
 
 
 def finish(workdir: pathlib.Path) -> None:

@@ -402,8 +402,8 @@ class TestExamples:
 
   def test_what_does_not_fit_is_counted_and_logged(self, make, caplog):
     feed = make(dataclasses.replace(LIMITS, max_clip_frames=6))
-    # 4800 samples: 30 mel frames, (30 + 1) // 4 = 7 encoder frames.
-    why = "7 encoder frames, max_clip_frames is 6"
+    # 4800 samples: 30 mel frames, (30 + 1) // 4 = 7 encoder frames, kept as 8.
+    why = "8 encoder frames, max_clip_frames is 6"
     assert [(s.id, s.why) for s in feed.skipped] == [("h2#0", why), ("h2#1", why)]
     assert "4 examples are used and 2 skipped" in caplog.text
     assert f"h2#0: {why}" in caplog.text

@@ -19,7 +19,7 @@ ARGUMENTS = {"train_clips": 24, "heldout_per_task": 8, "seed": 0, "processes": 2
 NAMES = {
   f"{k}-{s}" for k in ("clips", "dialogues", "truth") for s in ("train", "heldout")
 }
-NAMES |= {"text-train"}
+NAMES |= {"captions-train", "text-train"}
 
 
 @pytest.fixture(scope="module")
