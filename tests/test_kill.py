@@ -24,6 +24,7 @@ def start(workdir: pathlib.Path) -> subprocess.Popen:
     return subprocess.Popen(
       [*command, str(workdir)],
       cwd=ROOT,
+      env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
       stdout=log,
       stderr=log,
       stdin=subprocess.DEVNULL,
