@@ -39,7 +39,14 @@ def test_help_names_the_flags(module):
 def test_an_unknown_flag_is_an_error_that_names_it(module):
   needed = {
     "stepaudio_jax.generate": ("--checkpoint", "x"),
-    "stepaudio_jax.evaluate": ("--checkpoint", "x", "--benchmark", "world", "--data", "x"),
+    "stepaudio_jax.evaluate": (
+      "--checkpoint",
+      "x",
+      "--benchmark",
+      "world",
+      "--data",
+      "x",
+    ),
     "experiments.quickstart": ("--workdir", "x"),
   }
   done = call(module, "--nonsense=1", *needed.get(module, ()))
