@@ -32,7 +32,7 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("encoder", "hear")
   c.objective = "hear"
   c.trainable = ("encoder", "hear")
-  c.total_steps = 12 if arg.smoke else 500
+  c.total_steps = 12 if arg.smoke else 600
   c.batch_size = 8 if arg.smoke else 16
   c.microbatches = 1
   c.dtype = "float32"
