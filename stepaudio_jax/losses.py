@@ -90,8 +90,3 @@ def classes(logits_BUV: Array, frame_count_B: Array, label_B: Array) -> Sums:
   loss = masked.mean(-jnp.take_along_axis(mean_BV, label_B1, -1)[:, 0], known_B)
   right_B = (mean_BV.argmax(-1) == label_B).astype(jnp.float32)
   return loss.total, {"loss": loss, "accuracy": masked.mean(right_B, known_B)}
-
-
-def divided(total: Array, metrics: dict[str, Mean]) -> Array:
-  """total over its divisor, for tests and display."""
-  return total / jax.lax.stop_gradient(metrics["loss"].count)
