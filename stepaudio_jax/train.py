@@ -135,7 +135,7 @@ def initial_params(c: ConfigDict, model_size: Size, tokenizer: Tokenizer) -> Par
   if unknown:
     raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {parts}")
   rng = jax.random.key(c.seed)
-  fresh = dict(jax.jit(step_audio.init_params, static_argnums=1)(rng, model_size))
+  fresh = dict(step_audio.init_params(rng, model_size))
   if "hear" in parts:
     fresh["hear"] = hear.init_params(
       rng, _hearing_heads(c, tokenizer), model_size.encoder_width
