@@ -9,6 +9,7 @@ Axes, one letter each, worn as a suffix by every array:
   N samples (16 kHz)        L mel frames (100 Hz)      M mel bins
   U encoder frames (25 Hz)  A audio tokens (12.5 Hz)   E encoder width
   R recordings (clips of at most 25 s) in a row        1 a broadcast axis
+  Q replies that share a prompt                        J raters of a comparison
 """
 
 import dataclasses
@@ -90,6 +91,70 @@ class Rollout:
   logprob_BT: Array
   mask_BT: Array
   truncated_B: Array
+
+
+@_pytree
+class Replies:
+  """Replies to prompts, Q to each; the model reads a prompt once for all of them.
+
+  Attributes:
+    prompts: one segment a row, right-padded, [B, T of the prompts].
+    token_BQT: int32 tokens that follow the prompt; pad id after the end.
+    count_BQ: int32 tokens of each reply, 0 where there is none.
+  """
+
+  prompts: Batch
+  token_BQT: Array
+  count_BQ: Array
+
+
+@_pytree
+class Comparisons:
+  """Two replies to each prompt, and what raters said of them.
+
+  Attributes:
+    replies: with Q = 4: the first reply's answer alone, as raters saw it; its turn
+      with the thought; then the second reply's two. A reward is read at the last token.
+    label_BJC: float32 choice of rater j, −3…+3, negative where the first reply is the
+      better one; NaN where it is missing. C are the reward dimensions.
+    score_B2JC: float32 marks of both replies by rater j, 1…5; NaN where missing.
+  """
+
+  replies: Replies
+  label_BJC: Array
+  score_B2JC: Array
+
+
+@_pytree
+class Experience:
+  """Sampled replies with their rewards: what a policy update reads.
+
+  One row a reply here (B of the axis names below is prompts × G, replies to a prompt
+  touch); `T` counts the tokens of the reply alone, so that T = 0 is its first token.
+
+  Attributes:
+    mask_BT: bool, True on sampled tokens, the stop token included.
+    sampler_BT: float32 log-probabilities that the sampler reported.
+    old_BT: float32, of the same tokens under the policy before this update, computed
+      like those of the update.
+    reference_BT: float32, of the same tokens under the reference policy.
+    reward_BC: float32 rewards of the whole reply by dimension; NaN where one is
+      missing.
+    weight_C: float32 weight of each dimension.
+    value_BT: float32 the critic's predictions before each token; 0 without a critic.
+    advantage_BT: float32, 0 outside the mask; made by an algorithm.
+    return_BT: float32 what the critic should have predicted.
+  """
+
+  mask_BT: Array
+  sampler_BT: Array
+  old_BT: Array
+  reference_BT: Array
+  reward_BC: Array
+  weight_C: Array
+  value_BT: Array
+  advantage_BT: Array
+  return_BT: Array
 
 
 @_pytree

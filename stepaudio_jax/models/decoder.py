@@ -169,6 +169,20 @@ class Decoder(nn.Module):
     x_BTD, new = self._run(x_BTD, segment_BT, position_BT, past, cache.segment_BS)
     return x_BTD, _written(cache, new, segment_BT)
 
+  def branches(self, prompt, reply):
+    """Prompts, and replies that go on from them; each prompt is computed once.
+
+    Args:
+      prompt: x_BTD, segment_BT and position_BT.
+      reply: the same of B·Q rows, the Q replies to a prompt behind each other.
+
+    Returns:
+      x_BTD of the prompts and of the replies.
+    """
+    x_prompt_BTD, past = self._run(*prompt, (), None)
+    x_reply_BTD, _ = self._run(*reply, past, prompt[1])
+    return x_prompt_BTD, x_reply_BTD
+
   def logits(self, x: Array) -> Array:
     """float32 logits of the final norm's output [..., D]."""
     middle = ("length",) * (x.ndim == 3)

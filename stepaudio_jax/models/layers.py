@@ -203,7 +203,8 @@ def attend(
   A query sees the keys of its own segment, if that is above 0, and with `causal`
   only those of its own slot or earlier ones. `past` is (k_BSKh, v_BSKh, segment_BS)
   of earlier slots, all of them visible by segment alone; both parts share one
-  softmax, so the past need not be copied to lie beside the new keys.
+  softmax, so the past need not be copied to lie beside the new keys. A past of fewer
+  rows is not repeated either: each of its rows serves equally many that touch.
 
   Returns:
     [B, T, H, h]; a finite, meaningless row where nothing is visible.
@@ -220,11 +221,9 @@ def attend(
   parts = [(k_BTKh, v_BTKh, visible)]
   if past is not None:
     k_BSKh, v_BSKh, segment_BS = past
-    parts.insert(0, (k_BSKh, v_BSKh, same_segment(query_segment_BT, segment_BS)))
-  scores = [
-    jnp.einsum("BKXh,BSKh->BKXS", q_BKXh, k, preferred_element_type=jnp.float32)
-    for k, _, _ in parts
-  ]
+    own_BS = jnp.repeat(segment_BS, rows // segment_BS.shape[0], axis=0)
+    parts.insert(0, (k_BSKh, v_BSKh, same_segment(query_segment_BT, own_BS)))
+  scores = [_scores(q_BKXh, k) for k, _, _ in parts]
   masks = jnp.concatenate([mask for _, _, mask in parts], axis=-1)
   scores_BKGTS = jnp.concatenate(scores, axis=-1).reshape(
     *q_BKGTh.shape[:4], masks.shape[-1]
@@ -235,9 +234,26 @@ def attend(
   for _, v, _ in parts:
     stop = start + v.shape[1]
     part = weight_BKXS[..., start:stop].astype(v.dtype)
-    out_BKXh = out_BKXh + jnp.einsum("BKXS,BSKh->BKXh", part, v)
+    out_BKXh = out_BKXh + _mixed(part, v)
     start = stop
   return out_BKXh.reshape(q_BKGTh.shape).transpose(0, 3, 1, 2, 4).reshape(q_BTHh.shape)
+
+
+def _scores(q_BKXh: Array, k_BSKh: Array) -> Array:
+  """float32 [B, K, X, S]; keys of fewer rows serve equally many queries each."""
+  keys = k_BSKh.shape[0]
+  q_BRKXh = q_BKXh.reshape(keys, -1, *q_BKXh.shape[1:])
+  scores = jnp.einsum(
+    "BRKXh,BSKh->BRKXS", q_BRKXh, k_BSKh, preferred_element_type=jnp.float32
+  )
+  return scores.reshape(*q_BKXh.shape[:3], -1)
+
+
+def _mixed(weight_BKXS: Array, v_BSKh: Array) -> Array:
+  """Values [B, K, X, h] of the weights, see `_scores`."""
+  weight_BRKXS = weight_BKXS.reshape(v_BSKh.shape[0], -1, *weight_BKXS.shape[1:])
+  mixed = jnp.einsum("BRKXS,BSKh->BRKXh", weight_BRKXS, v_BSKh)
+  return mixed.reshape(*weight_BKXS.shape[:3], -1)
 
 
 def same_segment(query_BT: Array, key_BS: Array) -> Array:

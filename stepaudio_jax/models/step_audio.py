@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stepaudio_jax.core.types import Array, Batch, Params
+from stepaudio_jax.core.types import Array, Batch, Params, Replies
 from stepaudio_jax.models.adaptor import Adaptor
 from stepaudio_jax.models.audio_encoder import AudioEncoder
 from stepaudio_jax.models.decoder import Cache, Decoder
@@ -80,6 +80,31 @@ class StepAudio(nn.Module):
     """x_BTD of the next T text tokens, which see the cache and each other."""
     x_BTD = self.decoder.embed(token_BT)
     return self.decoder.extend(x_BTD, segment_BT, position_BT, cache)
+
+  def branches(self, replies: Replies) -> tuple[Array, Array]:
+    """Hidden states of replies, whose prompts are computed once for all of them.
+
+    Returns:
+      x_BD of each prompt's last token, which predicts a reply's first, and x_BQTD of
+      the reply tokens, meaningless beyond `count_BQ`.
+    """
+    prompts, (rows, copies, length) = replies.prompts, replies.token_BQT.shape
+    prompt_B = (prompts.segment_BT > 0).sum(axis=1, dtype=jnp.int32)
+    step_T = jnp.arange(length, dtype=jnp.int32)
+    inside_BQT = step_T[None, None] < replies.count_BQ[..., None]
+    position_BQT = (prompt_B[:, None] + step_T[None])[:, None]
+    position_BQT = jnp.broadcast_to(position_BQT, (rows, copies, length))
+    token_BT, segment_BT, position_BT = (
+      x.reshape(rows * copies, length)
+      for x in (replies.token_BQT, inside_BQT.astype(jnp.int32), position_BQT)
+    )
+    x_prompt_BTD, x_BTD = self.decoder.branches(
+      (self.embedded(prompts), prompts.segment_BT, prompts.position_BT),
+      (self.decoder.embed(token_BT), segment_BT, position_BT),
+    )
+    last_B11 = jnp.maximum(prompt_B - 1, 0)[:, None, None]
+    x_BD = jnp.take_along_axis(x_prompt_BTD, last_B11, axis=1)[:, 0]
+    return x_BD, x_BTD.reshape(rows, copies, length, -1)
 
   def everything(self, mel_BLM: Array, sample_count_B: Array, token_BT: Array):
     """Touches every parameter; for `init` alone."""
