@@ -6,6 +6,7 @@ killed while writing finds the one before.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,8 +21,10 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 
 FOLDER = "checkpoints"
 PARTS = ("encoder", "adaptor", "decoder")
+REWARD_PARTS = (*PARTS, "rewards")
 _MODEL = "model.json"
 _TOKENIZER = "tokenizer"
+_REWARDS = "reward_model.json"
 _STATE = "state"
 _PARAMS = ("params", "frozen")
 
@@ -131,6 +134,60 @@ def describe(workdir: epath.PathLike, size: Size, tokenizer: Tokenizer) -> None:
   tokenizer.save(workdir / _TOKENIZER)
 
 
+@dataclasses.dataclass(frozen=True)
+class RewardModel:
+  """A backbone with heads, `params["rewards"]`, that score replies.
+
+  Attributes:
+    params: host arrays.
+    dimensions: names, in the order of the heads.
+    dims_on_thought: those that read the turn with its thought.
+  """
+
+  params: Params
+  size: Size
+  tokenizer: Tokenizer
+  dimensions: tuple[str, ...]
+  dims_on_thought: tuple[str, ...]
+
+  @property
+  def on_thought(self) -> tuple[bool, ...]:
+    """Of each dimension, as scoring.rewards takes it."""
+    return tuple(name in self.dims_on_thought for name in self.dimensions)
+
+
+def describe_rewards(
+  workdir: epath.PathLike, dimensions: Sequence[str], dims_on_thought: Sequence[str]
+) -> None:
+  """Writes reward_model.json beside `describe`'s files, for `load_reward_model`."""
+  row = {"dimensions": [*dimensions], "dims_on_thought": [*dims_on_thought]}
+  (epath.Path(workdir) / _REWARDS).write_text(json.dumps(row, indent=1))
+
+
+def load_reward_model(folder: epath.PathLike) -> RewardModel:
+  """A reward model from a run's workdir (newest step) or one of its step folders.
+
+  Raises:
+    FileNotFoundError: no checkpoint is there.
+    ValueError: the checkpoint holds no reward model.
+  """
+  params, described = load_params(folder), _workdir(folder) / _REWARDS
+  lacking = [part for part in REWARD_PARTS if part not in params]
+  if lacking or not described.exists():
+    raise ValueError(
+      f"{folder} holds no reward model: parameters {sorted(params)}, lacking {lacking}"
+      f"; {described.name} is {'there' if described.exists() else 'absent'}"
+    )
+  row = json.loads(described.read_text())
+  return RewardModel(
+    {part: params[part] for part in REWARD_PARTS},
+    load_size(folder),
+    tokenizers.load(_workdir(folder) / _TOKENIZER),
+    tuple(row["dimensions"]),
+    tuple(row["dims_on_thought"]),
+  )
+
+
 def load_size(folder: epath.PathLike) -> Size:
   """The size of a workdir's model."""
   return Size(**json.loads((_workdir(folder) / _MODEL).read_text()))
@@ -141,9 +198,12 @@ def load_model(folder: epath.PathLike) -> Model:
 
   Raises:
     FileNotFoundError: no checkpoint is there.
-    ValueError: the checkpoint is of a stage that trains no whole model.
+    ValueError: the checkpoint is of a stage that trains no whole model, or it is a
+      reward model, whose decoder has forgotten how to write.
   """
   params = load_params(folder)
+  if (_workdir(folder) / _REWARDS).exists():
+    raise ValueError(f"{folder} holds a reward model, which writes no replies")
   lacking = [part for part in PARTS if part not in params]
   if lacking:
     raise ValueError(f"{folder} holds {sorted(params)} and lacks {lacking}")

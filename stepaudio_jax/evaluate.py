@@ -8,6 +8,7 @@ workdir under evaluation/<step>.
 """
 
 import argparse
+import dataclasses
 import io
 import json
 import pkgutil
@@ -21,7 +22,6 @@ from etils import epath
 from stepaudio_jax import checkpoint as checkpoints
 from stepaudio_jax import evals
 from stepaudio_jax.evals.parts import files
-from stepaudio_jax.evals.parts.replies import Options
 
 
 def benchmark_names() -> list[str]:
@@ -48,7 +48,7 @@ def run(
   batch_size: int | None = None,
   max_new_tokens: int | None = None,
   temperature: float | None = None,
-  seed: int = 0,
+  seed: int | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
 
@@ -58,26 +58,26 @@ def run(
     out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
-    batch_size, max_new_tokens, temperature: see replies.Options; None is the
-      benchmark's default.
+    batch_size, max_new_tokens, temperature, seed: see the benchmark's Options; None is
+      its default.
 
   Raises:
-    ValueError: an unknown benchmark, impossible options, or data that is not right.
+    ValueError: an unknown benchmark, options that are impossible or that a benchmark
+      does not have, or data or a checkpoint that is not right.
     FileNotFoundError: no checkpoint.
   """
   modules = {name: load_benchmark(name) for name in benchmarks}
   given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
   given |= {"temperature": temperature, "seed": seed}
   given = {key: value for key, value in given.items() if value is not None}
-  options = {name: Options(**modules[name].DEFAULTS | given) for name in modules}
+  options = {name: _options(name, module, given) for name, module in modules.items()}
   step_folder = checkpoints.step_folder(checkpoint)
   workdir = step_folder.parent.parent
   out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()
-  model = checkpoints.load_model(step_folder)
   summaries = {}
   for name, module in modules.items():
     summary, items = module.evaluate(
-      model,
+      module.load(step_folder),
       epath.Path(data).resolve(),
       cache=epath.Path(cache) if cache else out / "cache",
       options=options[name],
@@ -88,6 +88,14 @@ def run(
     summaries[name] = summary | {"settings": settings}
     _write(out, name, module, summaries[name], items)
   return summaries
+
+
+def _options(name: str, module: ModuleType, given: dict[str, Any]) -> Any:
+  known = [field.name for field in dataclasses.fields(module.Options)]
+  unknown = sorted(set(given) - set(known))
+  if unknown:
+    raise ValueError(f"benchmark {name!r} has no option {unknown}; it has {known}")
+  return module.Options(**module.DEFAULTS | given)
 
 
 def _write(
@@ -136,9 +144,9 @@ def parser() -> argparse.ArgumentParser:
     "batch_size": int,
     "max_new_tokens": int,
     "temperature": float,
+    "seed": int,
   }.items():
     add(f"--{name}", type=kind, metavar="N", help="by default the benchmark's own")
-  add("--seed", type=int, default=0, metavar="N")
   return out
 
 

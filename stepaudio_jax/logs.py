@@ -1,4 +1,4 @@
-"""What a run leaves for people: config, manifest, metrics, progress."""
+"""What a run leaves for people: config, manifest, metrics."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -18,11 +18,15 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from stepaudio_jax.core import recipe
+from stepaudio_jax.core import files, progress, recipe
 
 # Changing these between two starts of one run changes no number that it computes.
-FREE_KEYS = ("total_steps", "log.", "checkpoint.")
+_FREE = ("log.", "checkpoint.")
+# A cosine or line is cut to it; a constant rate is not.
+_STEPS, _SCHEDULE = "total_steps", "optim.schedule"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# The same program gives other bits where one of these is another.
+_OF_THE_BITS = ("packages", "devices", "device_count", "process_count", "visible_cores")
 
 
 class Metrics:
@@ -38,13 +42,17 @@ class Metrics:
   def __init__(self, workdir: epath.PathLike, *, start_step: int, total_steps: int):
     self._path = epath.Path(workdir) / "metrics.jsonl"
     kept = [row for row in read_metrics(self._path) if row["step"] <= start_step]
-    _write_aside(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+    with files.aside(self._path) as partial:
+      partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
     self._file = self._path.open("a")
-    self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
-    self._bar = progress(total=total_steps, initial=start_step, unit="step")
+    self._board = SummaryWriter(
+      str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
+    )
+    options = {"total": total_steps, "initial": start_step, "delay": 0, "leave": True}
+    self._bar = progress.bar(None, None, "step", **options)
 
-  def write(self, step: int, values: dict[str, float]) -> None:
-    """Appends one row; values must be finite or None."""
+  def write(self, step: int, values: dict[str, float | None]) -> None:
+    """Appends one row; None and what is not finite is null there."""
     row = {"step": step} | {key: _json_number(values[key]) for key in sorted(values)}
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
@@ -61,15 +69,30 @@ class Metrics:
     self._bar.close()
 
 
-def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
-  """A progress bar with an ETA; without a terminal it prints a line every 30 s."""
-  quiet = not sys.stderr.isatty()
-  return tqdm(
-    iterable,
-    mininterval=30 if quiet else 0.2,
-    dynamic_ncols=True,
-    **options,
-  )
+class Journal:
+  """Rows with a "step" in a JSON Lines file; as `Metrics`, it forgets what was undone.
+
+  Attributes:
+    kept: rows of earlier starts that stay, those of steps up to `start_step`.
+  """
+
+  def __init__(self, path: epath.PathLike, *, start_step: int):
+    path = epath.Path(path)
+    self.kept = [row for row in read_metrics(path) if row["step"] <= start_step]
+    _write_aside(path, "".join(json.dumps(row) + "\n" for row in self.kept))
+    self._file = path.open("a")
+
+  def write(self, rows: Iterable[dict[str, Any]]) -> None:
+    self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+  """Writes an object whole or not at all."""
+  _write_aside(epath.Path(path), json.dumps(value, indent=1))
 
 
 def say(text: str) -> None:
@@ -87,15 +110,8 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
   return [json.loads(line) for line in lines[:-1]]
 
 
-def _json_number(value: float) -> float | None:
-  value = float(value)
-  return value if math.isfinite(value) else None
-
-
-def _write_aside(path: epath.Path, text: str) -> None:
-  aside = path.with_name(path.name + ".partial")
-  aside.write_text(text)
-  aside.replace(path)
+def _json_number(value: float | None) -> float | None:
+  return None if value is None or not math.isfinite(value) else float(value)
 
 
 def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
@@ -111,30 +127,64 @@ def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
     before = json.loads(path.read_text())["config"]
     changed = [
       f"{key}: {before.get(key, 'absent')!r} → {now.get(key, 'absent')!r}"
-      for key in sorted(before | now)
-      if not key.startswith(FREE_KEYS)
-      and (key not in before or key not in now or before[key] != now[key])
+      for key in sorted(_fixed(before) | _fixed(now))
+      if key not in before or key not in now or before[key] != now[key]
     ]
     if changed:
+      note = (
+        f" ({_STEPS} may change only with {_SCHEDULE} = 'constant': a "
+        f"{now[_SCHEDULE]!r} schedule is made for its length.)"
+      )
       raise ValueError(
         f"{workdir} holds a run of another config: {'; '.join(changed)}. "
         "Use another workdir, or the config it was started with."
+        + (note if _STEPS in _fixed(now) and before[_STEPS] != now[_STEPS] else "")
       )
   return workdir
 
 
+def _fixed(flat_config: dict[str, Any]) -> dict[str, Any]:
+  """What may not change between two starts of one run."""
+  endless = _SCHEDULE not in flat_config or flat_config[_SCHEDULE] == "constant"
+  free = (*_FREE, _STEPS) if endless else _FREE
+  return {k: v for k, v in flat_config.items() if not k.startswith(free)}
+
+
 def record(workdir: epath.Path, config: ConfigDict) -> None:
-  """Writes config.json and manifest.json: from now on the folder is this run's."""
+  """Writes config.json and manifest.json: from now on the folder is this run's.
+
+  The manifest is that of the first start, and "starts" lists those of all. A start on
+  other devices, cores or versions than the one before is warned of.
+  """
   now = recipe.flat(config)
-  workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps({"hash": config_hash(now), "config": now}, indent=1)
-  _write_aside(workdir / "config.json", text)
-  _write_aside(workdir / "manifest.json", json.dumps(manifest(now), indent=1))
+  path, start = workdir / "manifest.json", manifest(now)
+  first = json.loads(path.read_text()) if path.exists() else start | {"starts": []}
+  if first["starts"]:
+    _warn_of_other_bits(first["starts"][-1], start)
+  first["starts"].append({"time": datetime.now(UTC).isoformat("T", "seconds")} | start)
+  if jax.process_index() == 0:
+    for name, content in ("config.json", text), (path.name, json.dumps(first, indent=1)):
+      with files.aside(workdir / name) as partial:
+        partial.write_text(content)
+
+
+def _warn_of_other_bits(before: dict[str, Any], now: dict[str, Any]) -> None:
+  changed = [
+    f"{name}: {before[name]} → {now[name]}"
+    for name in _OF_THE_BITS
+    if before[name] != now[name]
+  ]
+  if changed:
+    logging.warning(
+      "this start goes on under other conditions, so its numbers will not be bit for "
+      "bit those of a run that was left alone: %s",
+      "; ".join(changed),
+    )
 
 
 def config_hash(flat_config: dict[str, Any]) -> str:
-  fixed = {k: v for k, v in flat_config.items() if not k.startswith(FREE_KEYS)}
-  text = json.dumps(fixed, sort_keys=True)
+  text = json.dumps(_fixed(flat_config), sort_keys=True)
   return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

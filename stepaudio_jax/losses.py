@@ -90,3 +90,96 @@ def classes(logits_BUV: Array, frame_count_B: Array, label_B: Array) -> Sums:
   loss = masked.mean(-jnp.take_along_axis(mean_BV, label_B1, -1)[:, 0], known_B)
   right_B = (mean_BV.argmax(-1) == label_B).astype(jnp.float32)
   return loss.total, {"loss": loss, "accuracy": masked.mean(right_B, known_B)}
+
+
+def bradley_terry(
+  reward_B2C: Array, label_BJC: Array, *, margin: float, scaled: bool
+) -> Sums:
+  """Pairwise choices with ties (training.md §2.2), on the gap Δ of the two rewards.
+
+  Level p ≠ 0 costs −log σ(±Δ − margin·|p|) (Llama 2, arXiv 2307.09288, eq. 2), or with
+  `scaled` −|p|·log σ(±Δ) (HelpSteer2-Preference, arXiv 2410.01257, eq. 4); a tie is the
+  cross-entropy to ½, without margin and of weight 1.
+
+  Args:
+    label_BJC: see types.Comparisons; NaN is left out.
+
+  Returns:
+    The sum over comparisons of the mean over present labels, in nats; divisor =
+    comparisons with a label.
+
+  Raises:
+    ValueError: margin and scale are two forms of one thing, or the margin is negative.
+  """
+  if margin < 0 or (margin and scaled):
+    raise ValueError(
+      f"margin={margin} with scaled={scaled}: a margin is at least 0, and 0 if scaled"
+    )
+  gap_B1C, known_BJC = _gaps(reward_B2C, label_BJC)
+  level_BJC = jnp.where(known_BJC, label_BJC, 0.0)
+  strength_BJC = jnp.abs(level_BJC)
+  shifted_BJC = jnp.sign(level_BJC) * gap_B1C - margin * strength_BJC
+  decided_BJC = -jax.nn.log_sigmoid(shifted_BJC)
+  if scaled:
+    decided_BJC *= strength_BJC
+  tied_B1C = -0.5 * (jax.nn.log_sigmoid(gap_B1C) + jax.nn.log_sigmoid(-gap_B1C))
+  nats_BJC = jnp.where(strength_BJC > 0, decided_BJC, tied_B1C)
+  return _by_comparison(nats_BJC, known_BJC)
+
+
+def regression(reward_B2C: Array, score_B2JC: Array) -> Sums:
+  """Squared distance of each reward from the raters' marks (SteerLM, 2310.05344).
+
+  The target is mark − 3: a reward of 1 is one point above the middle of the scale.
+
+  Args:
+    score_B2JC: 1…5; NaN is left out.
+
+  Returns:
+    The sum over comparisons of the mean over present marks; divisor = comparisons
+    with a mark.
+  """
+  reward_B21C = reward_B2C[:, :, None]
+  known_B2JC = ~jnp.isnan(score_B2JC) & ~jnp.isnan(reward_B21C)
+  target_B2JC = jnp.where(known_B2JC, score_B2JC - 3.0, 0.0)
+  error_B2JC = jnp.where(known_B2JC, reward_B21C, 0.0) - target_B2JC
+  return _by_comparison(error_B2JC**2, known_B2JC)
+
+
+def centring(reward_B2C: Array) -> Sums:
+  """(r₁ + r₂)², which keeps rewards near 0 (arXiv 2312.09244, §4).
+
+  Returns:
+    The sum over comparisons of the mean over dimensions; divisor = comparisons.
+  """
+  known_BC = ~jnp.isnan(reward_B2C).any(1)
+  sum_BC = jnp.where(known_BC[:, None], reward_B2C, 0.0).sum(1)
+  return _by_comparison(sum_BC**2, known_BC)
+
+
+def choices_right(reward_B2C: Array, label_BJC: Array) -> list[Mean]:
+  """Of each dimension: how many decided choices are predicted; a gap of 0 counts ½."""
+  gap_B1C, known_BJC = _gaps(reward_B2C, label_BJC)
+  decided_BJC = known_BJC & (label_BJC != 0)
+  right_BJC = 0.5 + 0.5 * jnp.sign(gap_B1C) * jnp.sign(label_BJC)
+  dimensions = range(label_BJC.shape[-1])
+  return [masked.mean(right_BJC[..., c], decided_BJC[..., c]) for c in dimensions]
+
+
+def _gaps(reward_B2C: Array, label_BJC: Array) -> tuple[Array, Array]:
+  """Second minus first reward, and where there is a label on it.
+
+  What is missing is 0 before any arithmetic, so that its gradient is 0 and not NaN.
+  """
+  gap_B1C = (reward_B2C[:, 1] - reward_B2C[:, 0])[:, None]
+  known_BJC = ~jnp.isnan(label_BJC) & ~jnp.isnan(gap_B1C)
+  return jnp.where(jnp.isnan(gap_B1C), 0.0, gap_B1C), known_BJC
+
+
+def _by_comparison(value: Array, known: Array) -> Sums:
+  """The mean of every comparison's known values, summed over comparisons."""
+  axes = tuple(range(1, value.ndim))
+  count_B = known.sum(axes, dtype=jnp.float32)
+  sum_B = jnp.where(known, value, 0.0).sum(axes)
+  loss = masked.mean(sum_B / jnp.maximum(count_B, 1.0), count_B > 0)
+  return loss.total, {"loss": loss}

@@ -1,20 +1,48 @@
 """The one training step, and the loss of each supervised objective."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from stepaudio_jax import losses
+from stepaudio_jax import losses, scoring
 from stepaudio_jax.core import masked
-from stepaudio_jax.core.types import Array, Batch, Mean, Params, SpeechBatch, TrainState
+from stepaudio_jax.core.types import (
+  Array,
+  Batch,
+  Comparisons,
+  Mean,
+  Params,
+  SpeechBatch,
+  TrainState,
+)
 
 # Of the attributes' nats by frame; at 1 the transcripts are learnt a third more slowly.
 _BY_FRAME = 0.2
+PREFERENCE_LOSSES = ("bradley_terry", "regression", "centring")
 
 LossFn = Callable[[Params, Any, Array], losses.Sums]
+
+
+class NonFiniteLoss(FloatingPointError):
+  """The loss or gradient is not finite; the last checkpoint is intact."""
+
+
+def finite(scalars: dict[str, Array], step: int, ids: Sequence[str]) -> dict[str, float]:
+  """The scalars of `train_step` on the host, named "train/…".
+
+  Raises:
+    NonFiniteLoss: naming the step and the batch's examples.
+  """
+  host = jax.device_get(scalars)
+  values = {f"train/{name}": float(value) for name, value in host.items()}
+  for name in ("train/loss", "train/grad_norm"):
+    if not math.isfinite(values[name]):
+      raise NonFiniteLoss(f"{name} is {values[name]} at step {step}, examples {ids}")
+  return values
 
 
 def train_step(
@@ -136,3 +164,64 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
     return total, metrics | {"loss": Mean(total, clips)}
 
   return loss_fn
+
+
+def preference_loss(
+  model: Any,
+  heads: Any,
+  dimensions: Sequence[str],
+  on_thought: Sequence[bool],
+  weights: Mapping[str, float],
+  *,
+  margin: float,
+  scaled: bool,
+) -> LossFn:
+  """A reward model's loss on pairs of replies.
+
+  Args:
+    heads: RewardHeads; their parameters are `params["rewards"]`.
+    dimensions: their names, in the order of `label_BJC`.
+    on_thought: of each, see scoring.rewards.
+    weights: of `losses.bradley_terry`, `regression` and `centring`, by name.
+    margin, scaled: see losses.bradley_terry.
+
+  Returns:
+    The weighted sum over comparisons; divisor = comparisons with a label or a mark.
+
+  Raises:
+    ValueError: a weight is missing, unknown or negative, or neither objective has one.
+  """
+  _check_weights(weights)
+
+  def loss_fn(params: Params, batch: Comparisons, rng: Array) -> losses.Sums:
+    del rng
+    reward_B2C = scoring.rewards(model, heads, params, batch.replies, on_thought)
+    sums = {
+      "bradley_terry": losses.bradley_terry(
+        reward_B2C, batch.label_BJC, margin=margin, scaled=scaled
+      ),
+      "regression": losses.regression(reward_B2C, batch.score_B2JC),
+      "centring": losses.centring(reward_B2C),
+    }
+    total = sum(weights[name] * part for name, (part, _) in sums.items())
+    judged_B = ~jnp.isnan(batch.label_BJC).all((1, 2))
+    judged_B |= ~jnp.isnan(batch.score_B2JC).all((1, 2, 3))
+    right = losses.choices_right(reward_B2C, batch.label_BJC)
+    metrics = {
+      "loss": Mean(total, judged_B.sum(dtype=jnp.float32)),
+      **{name: parts["loss"] for name, (_, parts) in sums.items()},
+      **{f"accuracy_{n}": m for n, m in zip(dimensions, right, strict=True)},
+    }
+    return total, metrics
+
+  return loss_fn
+
+
+def _check_weights(weights: Mapping[str, float]) -> None:
+  if set(weights) != set(PREFERENCE_LOSSES) or any(w < 0 for w in weights.values()):
+    raise ValueError(
+      f"weights of the loss {dict(weights)}: each of {PREFERENCE_LOSSES} needs one, at "
+      "least 0"
+    )
+  if not weights["bradley_terry"] + weights["regression"]:
+    raise ValueError(f"nothing is learned with the weights {dict(weights)}")

@@ -1,4 +1,4 @@
-"""Supervised stages: pre-alignment, mid-training, SFT. One loop, different losses.
+"""Supervised stages: pre-alignment to SFT, reward models. One loop, different losses.
 
   python -m stepaudio_jax.train --config configs/sft.py:size=tiny --workdir runs/sft
 
@@ -21,7 +21,7 @@ from stepaudio_jax import checkpoint, logs, optim, sharding, steps
 from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.data import hearing, loader
-from stepaudio_jax.models import hear, sizes, step_audio
+from stepaudio_jax.models import heads, hear, sizes, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -35,11 +35,17 @@ _KEYS = (
   *("data.split", "data.cache", "data.max_clip_s"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
-_DATA_KEYS = {
+_OBJECTIVE_KEYS = {
   "hear": ("data.symbols", "data.max_symbols"),
   "next_token": (
     *("data.max_tokens", "data.max_clips", "data.encode_batch"),
     *("data.history", "data.pack"),
+  ),
+  "preference": (
+    *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
+    *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),
+    *("data.max_tokens", "data.max_clips", "data.encode_batch"),
+    *("data.max_reply_tokens", "data.max_raters"),
   ),
 }
 
@@ -76,6 +82,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   logs.record(workdir, c)
   checkpoint.describe(workdir, model_size, tokenizer)
+  if "rewards" in params:
+    checkpoint.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
@@ -115,7 +123,7 @@ def checked(c: ConfigDict) -> ConfigDict:
   Raises:
     ValueError: naming the keys or values that are wrong, and the choices.
   """
-  keys = _KEYS + recipe.choose("objective", c.objective, _DATA_KEYS)
+  keys = _KEYS + recipe.choose("objective", c.objective, _OBJECTIVE_KEYS)
   recipe.check_keys(c, keys, free=("data.mix.", "data.options.", "data.attributes."))
   if c.batch_size % c.microbatches:
     raise ValueError(
@@ -140,6 +148,8 @@ def initial_params(c: ConfigDict, model_size: Size, tokenizer: Tokenizer) -> Par
     fresh["hear"] = hear.init_params(
       rng, _hearing_heads(c, tokenizer), model_size.encoder_width
     )
+  if "rewards" in parts:
+    fresh["rewards"] = heads.init_rewards(rng, model_size.width, len(c.dimensions))
   loaded = checkpoint.load_params(c.init) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in c.fresh]
   if lacking:
@@ -167,19 +177,53 @@ def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
 def _next_token(
   c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
-  encoder = {"encoder": params["encoder"]}
-  encode = jax.jit(functools.partial(model.apply, method="encode"))
   batches, feed = loader.dialogues(
     c.data,
     cache=cache,
     seed=c.seed,
     batch_size=c.batch_size,
     tokenizer=tokenizer,
-    encode=functools.partial(encode, {"params": encoder}),
-    encoder_hash=tree.content_hash(encoder),
-    encoder_width=model.size.encoder_width,
+    **_frozen_encoder(model, params),
   )
   return batches, feed, steps.next_token_loss(model, feed.names)
+
+
+def _preference(
+  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
+) -> tuple[Any, Any, steps.LossFn]:
+  unknown = sorted(set(c.dims_on_thought) - set(c.dimensions))
+  if unknown:
+    raise ValueError(f"dims_on_thought {unknown} are not in {tuple(c.dimensions)}")
+  batches, feed = loader.preferences(
+    c.data,
+    cache=cache,
+    seed=c.seed,
+    batch_size=c.batch_size,
+    tokenizer=tokenizer,
+    dimensions=c.dimensions,
+    **_frozen_encoder(model, params),
+  )
+  loss_fn = steps.preference_loss(
+    model,
+    heads.RewardHeads(len(c.dimensions), model.dtype),
+    c.dimensions,
+    [name in c.dims_on_thought for name in c.dimensions],
+    c.loss.weights,
+    margin=c.loss.margin,
+    scaled=c.loss.scaled,
+  )
+  return batches, feed, loss_fn
+
+
+def _frozen_encoder(model: Any, params: Params) -> dict[str, Any]:
+  """What the loader needs of the encoder, whose frames are computed once."""
+  encoder = {"encoder": params["encoder"]}
+  encode = jax.jit(functools.partial(model.apply, method="encode"))
+  return {
+    "encode": functools.partial(encode, {"params": encoder}),
+    "encoder_hash": tree.content_hash(encoder),
+    "encoder_width": model.size.encoder_width,
+  }
 
 
 def _hear(
@@ -193,14 +237,15 @@ def _hear(
     batch_size=c.batch_size,
     spell=hearing.spelling(c.data.symbols, tokenizer)[0],
   )
-  heads = _hearing_heads(c, tokenizer)
-  return batches, feed, steps.hear_loss(model, heads, tuple(feed.attributes))
+  hearing_heads = _hearing_heads(c, tokenizer)
+  return batches, feed, steps.hear_loss(model, hearing_heads, tuple(feed.attributes))
 
 
-OBJECTIVES = {"hear": _hear, "next_token": _next_token}
+OBJECTIVES = {"hear": _hear, "next_token": _next_token, "preference": _preference}
 PARTS = {
   "hear": ("encoder", "hear"),
-  "next_token": ("encoder", "adaptor", "decoder"),
+  "next_token": checkpoint.PARTS,
+  "preference": checkpoint.REWARD_PARTS,
 }
 
 

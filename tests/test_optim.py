@@ -11,58 +11,86 @@ BASE = {
   "lr": 1.0,
   "schedule": "linear",
   "warmup_steps": 4,
-  "b1": 0.9,
-  "b2": 0.999,
-  "eps": 1e-8,
+  "b1": 0.0,
+  "b2": 0.0,
+  "eps": 0.0,
   "weight_decay": 0.0,
   "clip_norm": 0.0,
 }
+FLAT = {"warmup_steps": 0, "schedule": "constant"}
+ADAMW = {"name": "adamw", "b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+
+def updates_of(changes, gradients, params):
+  """What each of the gradients adds to the parameters."""
+  tx = optim.optimiser(ConfigDict(BASE | FLAT | changes), 5)
+  state, found = tx.init(params), []
+  for grads in gradients:
+    with jax.numpy_dtype_promotion("standard"):
+      updates, state = tx.update(grads, state, params)
+    found.append(updates)
+  return found
 
 
 def test_the_keys_are_those_of_the_recipes():
   assert set(optim.KEYS) == set(BASE)
 
 
-def test_warm_up_begins_above_zero_and_the_line_ends_at_zero():
-  rate = optim.schedule(ConfigDict(BASE), 12)
-  # Updates 1…4 rise by quarters; then a line over 8 updates down to 0 after the last.
-  np.testing.assert_allclose([rate(i) for i in range(4)], [0.25, 0.5, 0.75, 1.0])
-  np.testing.assert_allclose([rate(i) for i in (7, 11)], [0.5, 0.0], atol=1e-7)
+def test_warm_up_begins_above_zero_and_the_line_ends_above_zero():
+  rate = optim.schedule(ConfigDict(BASE), 11)
+  # Updates 1…4 rise by quarters; then a line, to be 0 at the 12th, falls by eighths.
+  wanted = [0.25, 0.5, 0.75, 1.0, *(k / 8 for k in range(7, 0, -1))]
+  np.testing.assert_allclose([rate(i) for i in range(11)], wanted, rtol=1e-6)
+
+
+def test_a_line_without_warm_up_starts_whole_and_ends_above_zero():
+  rate = optim.schedule(ConfigDict(BASE | {"warmup_steps": 0}), 4)
+  np.testing.assert_allclose([rate(i) for i in range(4)], [1.0, 0.75, 0.5, 0.25])
 
 
 def test_cosine_is_half_way_down_in_the_middle():
-  rate = optim.schedule(ConfigDict(BASE | {"schedule": "cosine"}), 12)
+  rate = optim.schedule(ConfigDict(BASE | {"schedule": "cosine"}), 11)
+  # Update 4 has the full rate and update 12 would have none: the middle is update 8.
   assert float(rate(7)) == pytest.approx(0.5)
+  # ½(1 + cos(⅞π)) = ½(1 − 0.92388)
+  assert float(rate(10)) == pytest.approx(0.03806, rel=1e-3)
 
 
 def test_without_warm_up_the_first_update_has_the_full_rate():
-  c = ConfigDict(BASE | {"warmup_steps": 0, "schedule": "constant"})
-  assert float(optim.schedule(c, 5)(0)) == 1.0
+  assert float(optim.schedule(ConfigDict(BASE | FLAT), 5)(0)) == 1.0
 
 
 def test_the_clip_bounds_the_global_norm():
-  c = ConfigDict(BASE | {"clip_norm": 1.0, "warmup_steps": 0, "schedule": "constant"})
-  tx = optim.optimiser(c, 5)
   grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}  # norm 5
-  with jax.numpy_dtype_promotion("standard"):
-    updates, _ = tx.update(grads, tx.init(grads), grads)
+  (updates,) = updates_of({"clip_norm": 1.0}, [grads], grads)
   np.testing.assert_allclose(
     [updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-6
   )
 
 
-def test_only_kernels_and_embeddings_decay():
-  c = ConfigDict(
-    BASE
-    | {"name": "adamw", "weight_decay": 0.1, "warmup_steps": 0, "schedule": "constant"}
-  )
+def test_sgd_has_momentum_and_decay():
+  params = {"kernel": jnp.array([2.0])}
+  grads = {"kernel": jnp.array([1.0])}
+  changes = {"lr": 0.1, "b1": 0.5, "weight_decay": 0.25}
+  first, second = updates_of(changes, [grads, grads], params)
+  # Gradient with decay: 1 + 0.25·2 = 1.5. Its trace: 1.5, then 1.5 + 0.5·1.5 = 2.25.
+  assert float(first["kernel"][0]) == pytest.approx(-0.15)
+  assert float(second["kernel"][0]) == pytest.approx(-0.225)
+
+
+@pytest.mark.parametrize("name", ["b2", "eps"])
+def test_sgd_refuses_what_it_would_not_read(name):
+  with pytest.raises(ValueError, match=rf"'sgd' has no \{{'{name}': 0\.5\}}"):
+    updates_of({name: 0.5}, [], {})
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_only_kernels_and_embeddings_decay(name):
+  changes = {"sgd": {}, "adamw": ADAMW}[name] | {"weight_decay": 0.1}
   params = {
     name: {"leaf": {name: jnp.ones(2)}} for name in ("kernel", "scale", "bias")
   } | {"embed": {"embedding": jnp.ones(2)}}
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  tx = optim.optimiser(c, 5)
-  with jax.numpy_dtype_promotion("standard"):
-    updates, _ = tx.update(zeros, tx.init(params), params)
+  (updates,) = updates_of(changes, [jax.tree.map(jnp.zeros_like, params)], params)
   moved = {k: float(jax.tree.leaves(v)[0][0]) for k, v in updates.items()}
   assert moved["kernel"] == pytest.approx(-0.1)
   assert moved["embed"] == pytest.approx(-0.1)

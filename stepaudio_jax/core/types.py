@@ -140,7 +140,8 @@ class Experience:
     reference_BT: float32, of the same tokens under the reference policy.
     reward_BC: float32 rewards of the whole reply by dimension; NaN where one is
       missing.
-    weight_C: float32 weight of each dimension.
+    weight_BC: float32 weight of each dimension; 0 where it is only logged, or is not of
+      the stream that the reply belongs to.
     value_BT: float32 the critic's predictions before each token; 0 without a critic.
     advantage_BT: float32, 0 outside the mask; made by an algorithm.
     return_BT: float32 what the critic should have predicted.
@@ -151,7 +152,7 @@ class Experience:
   old_BT: Array
   reference_BT: Array
   reward_BC: Array
-  weight_C: Array
+  weight_BC: Array
   value_BT: Array
   advantage_BT: Array
   return_BT: Array

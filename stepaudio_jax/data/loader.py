@@ -1,5 +1,6 @@
 """From the `data` part of a recipe to batches: what the training loop calls."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -8,7 +9,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from stepaudio_jax.core import lengths
-from stepaudio_jax.data import corpus, examples, features, hearing, pipeline, schema
+from stepaudio_jax.data import (
+  comparisons,
+  corpus,
+  examples,
+  features,
+  hearing,
+  pipeline,
+  schema,
+)
 from stepaudio_jax.data.collate import Limits
 from stepaudio_jax.data.store import Store
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -35,7 +44,7 @@ def clips(
     round(data.max_clip_s * lengths.SAMPLE_RATE), data.max_symbols
   )
   feed = hearing.Clips(sounds, mels, limits, data.attributes, spell)
-  return _batches(feed, seed, batch_size, pack=False), feed
+  return batches(feed, seed, batch_size, pack=False), feed
 
 
 def dialogues(
@@ -56,31 +65,96 @@ def dialogues(
     encode: the frozen encoder.
   """
   talks = corpus.Corpus(data.mix, data.options, data.split, key_file=_key_file(cache))
-  frames = Store(cache, f"frames-{encoder_hash}")
-  mels = Store(cache, features.MEL_KIND)
-  features.fill_frames(
-    frames,
-    talks.clips(),
-    encode,
-    batch_size=data.encode_batch,
-    mel_store=mels,
-  )
-  longest = lengths.encoder_frames(round(data.max_clip_s * lengths.SAMPLE_RATE))
+  frames = _frames(talks, data, cache, encode, encoder_hash)
   feed = examples.Examples(
     talks,
     frames,
     tokenizer,
-    # An odd last frame has a neighbour that the adaptor's convolution reads.
-    Limits(data.max_tokens, data.max_clips, longest + longest % 2),
+    _limits(data),
     encoder_width=encoder_width,
     rendering=examples.Rendering(history=data.history),
   )
-  return _batches(feed, seed, batch_size, pack=data.pack), feed
+  return batches(feed, seed, batch_size, pack=data.pack), feed
 
 
-def _batches(
+def prompts(
+  data: ConfigDict,
+  split: str,
+  *,
+  cache: epath.Path,
+  tokenizer: Tokenizer,
+  encode: features.Encode,
+  encoder_hash: str,
+  encoder_width: int,
+) -> examples.Examples:
+  """Dialogues up to their last reply, which is to be sampled; see `dialogues`."""
+  talks = corpus.Corpus(data.mix, data.options, split, key_file=_key_file(cache))
+  return examples.Examples(
+    talks,
+    _frames(talks, data, cache, encode, encoder_hash),
+    tokenizer,
+    _limits(data),
+    encoder_width=encoder_width,
+    rendering=examples.Rendering(prompt=True, turns="last", history=data.history),
+  )
+
+
+def preferences(
+  data: ConfigDict,
+  *,
+  cache: epath.Path,
+  seed: int,
+  batch_size: int,
+  tokenizer: Tokenizer,
+  encode: features.Encode,
+  encoder_hash: str,
+  encoder_width: int,
+  dimensions: Sequence[str],
+) -> Loaded:
+  """Compared replies for a reward model; `cache` and `encode` as in `dialogues`."""
+  judged = corpus.Corpus(
+    data.mix, data.options, data.split, schema.Preference, _key_file(cache)
+  )
+  feed = comparisons.Pairs(
+    judged,
+    _frames(judged, data, cache, encode, encoder_hash),
+    tokenizer,
+    comparisons.PairLimits(_limits(data), data.max_reply_tokens, data.max_raters),
+    dimensions=dimensions,
+    encoder_width=encoder_width,
+  )
+  return batches(feed, seed, batch_size, pack=False), feed
+
+
+def _frames(
+  sounding: corpus.Corpus,
+  data: ConfigDict,
+  cache: epath.Path,
+  encode: features.Encode,
+  encoder_hash: str,
+) -> Store:
+  """Encoder frames of every clip of a corpus, those that are lacking computed."""
+  frames = Store(cache, f"frames-{encoder_hash}")
+  features.fill_frames(
+    frames,
+    sounding.clips(),
+    encode,
+    batch_size=data.encode_batch,
+    mel_store=Store(cache, features.MEL_KIND),
+  )
+  return frames
+
+
+def _limits(data: ConfigDict) -> Limits:
+  longest = lengths.encoder_frames(round(data.max_clip_s * lengths.SAMPLE_RATE))
+  # An odd last frame has a neighbour that the adaptor's convolution reads.
+  return Limits(data.max_tokens, data.max_clips, longest + longest % 2)
+
+
+def batches(
   feed: Any, seed: int, batch_size: int, *, pack: bool
 ) -> grain.DatasetIterator:
+  """Endless batches of the mixture, for this process."""
   return pipeline.batches(
     feed,
     pipeline.mixture(feed, seed),

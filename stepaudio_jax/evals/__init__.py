@@ -1,5 +1,6 @@
 """Floor 3: one file per benchmark; what they share lies in parts/.
 
-A benchmark file defines `DEFAULTS` (options), `evaluate` (model, data → summary,
-items), `page` (summary → Markdown) and `plot` (summary → figure).
+A benchmark file defines `Options` and their `DEFAULTS`, `load` (checkpoint → model),
+`evaluate` (model, data → summary, items), `page` (summary → Markdown) and `plot`
+(summary → figure).
 """

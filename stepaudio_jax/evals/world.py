@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 from matplotlib.figure import Figure
 
+from stepaudio_jax import checkpoint
 from stepaudio_jax.checkpoint import Model
 from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.jsonl import Rows
@@ -25,6 +26,10 @@ from stepaudio_jax.evals.parts.replies import Options, Reply, replies
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
 
 Row = dict[str, Any]
+
+
+def load(folder: epath.PathLike) -> Model:
+  return checkpoint.load_model(folder)
 
 
 def evaluate(

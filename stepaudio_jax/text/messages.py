@@ -1,4 +1,4 @@
-"""The dialogue schema: messages checked and brought to one form, turns, replies.
+"""The dialogue schema: messages checked and brought to one form, and their turns.
 
 One form: `{"role", "content": [block, …], "think"?}` with blocks
 `{"type": "text", "text"}` and `{"type": "audio", "path" | "bytes", "start_s"?,
@@ -13,6 +13,8 @@ import numbers
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from stepaudio_jax.core import replies
 
 # What earlier assistant turns keep: the answer (the rule); thought and answer, as
 # generated; or the answer without its <|EOT|>, as R1's published template prints it.
@@ -96,20 +98,6 @@ def turns(
   ]
 
 
-def split_reply(text: str, thinking: bool = True) -> tuple[str, str | None]:
-  """(thought, answer) of a generated reply; the answer follows the last </think>.
-
-  A thought that never closes has the answer None. Set `thinking` as in the prompt:
-  without it the reply is all answer. White space around both is dropped.
-  """
-  think, closed, answer = text.rpartition("</think>")
-  if closed:
-    return think.strip().removeprefix("<think>").strip(), answer.strip()
-  if thinking:
-    return text.strip().removeprefix("<think>").strip(), None
-  return "", text.strip()
-
-
 def _example(row: dict, messages: list[dict], k: int, is_last: bool) -> dict[str, Any]:
   kept = {key: v for key, v in row.items() if is_last or key not in _OF_LAST_TURN}
   ids = {"id": f"{row['id']}#{k}", "dialogue_id": row.get("dialogue_id", row["id"])}
@@ -142,7 +130,7 @@ def _assistant(content: list[dict], think: Any, where: str) -> dict[str, Any]:
   _check_audio_role("assistant", content, where)
   text = "".join(block["text"] for block in content)
   if think is None and text.lstrip().startswith("<think>"):
-    think, text = split_reply(text)
+    think, text = replies.split_reply(text)
     if text is None:
       raise ValueError(f"{where}: the thought never closes")
   if "</think>" in text:

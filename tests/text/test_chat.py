@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from stepaudio_jax.core import replies
 from stepaudio_jax.text import chat, messages
 from stepaudio_jax.text import tokenizer as tokenizer_lib
 
@@ -463,28 +464,9 @@ def test_dialogues_without_a_turn_to_train_raise(dialogue, history, said):
     messages.turns(dialogue, history)
 
 
-@pytest.mark.parametrize(
-  ("text", "thinking", "expected"),
-  [
-    ("low pitch\n</think>\nLow.", True, ("low pitch", "Low.")),
-    ("<think>\nlow pitch\n</think>\nLow.", True, ("low pitch", "Low.")),
-    ("a</think>b</think>c", True, ("a</think>b", "c")),
-    ("\n</think>\nLow.", True, ("", "Low.")),
-    ("low\n</think>\n", True, ("low", "")),
-    ("it goes on and on", True, ("it goes on and on", None)),
-    ("<think>\nit goes", True, ("it goes", None)),
-    ("", True, ("", None)),
-    ("Low.\n", False, ("", "Low.")),
-    ("hm</think>Low.", False, ("hm", "Low.")),
-  ],
-)
-def test_split_reply(text, thinking, expected):
-  assert messages.split_reply(text, thinking) == expected
-
-
 def test_a_generated_reply_splits_back_into_what_was_trained(tiny):
   what = [_human("Hi"), _assistant("Low.", "The pitch </think> is low.")]
   sample = _render(tiny, what, [])
   start = len(_prompt(tiny, what[:1], []).token_T)
   reply = tiny.decode(sample.token_T[start:])
-  assert messages.split_reply(reply) == ("The pitch </think> is low.", "Low.")
+  assert replies.split_reply(reply) == ("The pitch </think> is low.", "Low.")

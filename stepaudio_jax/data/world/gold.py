@@ -3,14 +3,16 @@
 Six dimensions from 1 to 5. All read the answer only; acoustic_grounding reads the
 thought. Rules, each documented at its function, are deterministic. Training never
 imports this: reward models see noisy raters (raters.py), gold is for evaluation.
+How a text is unwrapped and its options and digits are found it shares with the rule
+rewards; what is right comes from the truth alone.
 """
 
 import itertools
-import json
 import re
-import unicodedata
 
+from stepaudio_jax.core import replies
 from stepaudio_jax.data.world import words
+from stepaudio_jax.rewards.parts import answers, numerals, options
 
 DIMENSIONS = (
   "correctness",
@@ -21,12 +23,7 @@ DIMENSIONS = (
   "coherence",
 )
 _CLOSE = "</think>"
-_REFUSAL = re.compile(
-  r"\b(cannot|can't|can not|unable|not sure|don't know|do not know|no idea)\b"
-)
 _UNCERTAIN = re.compile(r"\b(or not|or maybe|or perhaps|maybe not|but no)\b")
-_DIGIT = r"\d|\b(?:" + "|".join(words.DIGITS) + r")\b"
-_TWO_STRINGS = re.compile(rf"(?:{_DIGIT})\W+or\W+(?:{_DIGIT})")
 _LONGEST_WORDS = 30
 
 # Words of a thought that are evidence for a label, and against the task's others.
@@ -74,7 +71,8 @@ def score(truth: dict, reply_text: str) -> dict[str, float]:
 
   A thought that never closes answers nothing: 1 throughout.
   """
-  thought, answer = _split(reply_text)
+  thought = replies.split_reply(reply_text)[0]
+  answer = answers.answer_text(reply_text)
   if answer is None or not answer.strip():
     return dict.fromkeys(DIMENSIONS, 1.0)
   scores = {
@@ -95,66 +93,23 @@ def correct(truth: dict, reply_text: str) -> bool | None:
   Choices: exactly one option as a whole word. Digits: words or numerals, in order
   and no other ("three four two", "3 4 2", "342").
   """
-  answer = _split(reply_text)[1]
+  answer = answers.answer_text(reply_text)
   if answer is None:
     return None
-  text = _unwrapped(answer)
-  if not text or _REFUSAL.search(text):
+  text = answers.unwrapped(answer)
+  if not text or answers.refuses(text):
     return None
   if truth.get("choices"):
-    found = _options(text, truth["choices"])
+    found = options.named(text, truth["choices"])
     return found[0] == truth["answer"] if len(found) == 1 else None
-  spoken = digits_in(text)
-  if not spoken or _TWO_STRINGS.search(text):
+  spoken = numerals.digits(text)
+  if not spoken or numerals.offers_two(text):
     return None
   return spoken == truth["answer"].split()
 
 
-def digits_in(text: str) -> list[str]:
-  """Digits named in the text, as words and in order; "342" are three."""
-  found = re.findall(_DIGIT, _plain(text))
-  return [words.DIGITS[int(one)] if one.isdigit() else one for one in found]
-
-
-def _split(reply_text: str) -> tuple[str, str | None]:
-  """Thought and answer; the answer is None where the thought never closes."""
-  thought, close, answer = reply_text.rpartition(_CLOSE)
-  if not close:
-    return reply_text, None
-  return thought, re.split(r"<\|EOT\|>|<\|endoftext\|>", answer)[0].strip()
-
-
-def _plain(text: str) -> str:
-  return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-
-
-def _unwrapped(answer: str) -> str:
-  """The answer without tags, boxes, JSON, bold and quotes (evaluation.md)."""
-  for pattern in (
-    r"<response>(.*?)</response>",
-    r"<answer>(.*?)</answer>",
-    r"\\boxed\{(.*?)\}",
-  ):
-    found = re.search(pattern, answer, re.S | re.I)
-    answer = found[1] if found else answer
-  fence = re.search(r"```(?:json)?\s*(\{.*?\})\s*```", answer, re.S)
-  if fence:
-    try:
-      answer = str(json.loads(fence[1]).get("answer", ""))
-    except json.JSONDecodeError:
-      return ""
-  return _plain(answer).replace("*", "").strip(" \n\t\"'“”`")
-
-
-def _options(text: str, choices: list[str]) -> list[str]:
-  """The options contained as whole words; numerals count for number words."""
-  for number, word in enumerate(words.DIGITS):
-    text = re.sub(rf"\b{number}\b", word, text)
-  return [c for c in choices if re.search(rf"\b{re.escape(c.casefold())}\b", text)]
-
-
 def _words(text: str) -> list[str]:
-  return re.findall(r"[\w']+", _plain(text))
+  return re.findall(r"[\w']+", numerals.plain(text))
 
 
 def _grounding(truth: dict, thought: str) -> float:
@@ -172,10 +127,10 @@ def _grounding(truth: dict, thought: str) -> float:
     right = set(said) & set(cues[truth["answer"]])
     wrong = any(set(said) & set(c) for k, c in cues.items() if k != truth["answer"])
   elif truth.get("choices"):
-    named = _options(_plain(thought), truth["choices"])
+    named = options.named(thought, truth["choices"])
     right, wrong = truth["answer"] in named, any(n != truth["answer"] for n in named)
   else:
-    named = digits_in(thought)
+    named = numerals.digits(thought)
     right = named == truth["answer"].split()
     wrong = bool(named) and not right
   if wrong:
@@ -198,8 +153,8 @@ def _instruction(truth: dict, answer: str) -> float:
 
 def _to_the_point(truth: dict, answer: str) -> bool:
   if truth.get("choices"):
-    return bool(_options(_plain(answer), truth["choices"]))
-  return bool(digits_in(answer))
+    return bool(options.named(answer, truth["choices"]))
+  return bool(numerals.digits(answer))
 
 
 def _naturalness(truth: dict, answer: str) -> float:
@@ -226,7 +181,7 @@ def _emotion(truth: dict, answer: str) -> float:
   Fitting words 5, no tone 3 (4.5 to a neutral voice), another mood's tone 1 (2
   beside a fitting one, or to a neutral voice).
   """
-  text = _plain(answer)
+  text = numerals.plain(answer)
   heard = {
     mood
     for mood, terms in TONE_WORDS.items()
@@ -242,11 +197,11 @@ def _emotion(truth: dict, answer: str) -> float:
 
 def _coherence(truth: dict, answer: str) -> float:
   """5; −2 a sentence said twice, −2 two minds, −2 a fact nobody told."""
-  text = _plain(answer)
+  text = numerals.plain(answer)
   sentences = [s for s in re.split(r"[.!?]\s*", text) if s.strip()]
   two_minds = bool(_UNCERTAIN.search(text))
   if truth["task"] in words.LABELS:
-    two_minds |= len(_options(text, truth["choices"])) > 1
+    two_minds |= len(options.named(text, truth["choices"])) > 1
   value = 5.0
   value -= 2.0 * (len(set(sentences)) < len(sentences))
   value -= 2.0 * two_minds
@@ -257,8 +212,8 @@ def _coherence(truth: dict, answer: str) -> float:
 def _invents(truth: dict, text: str) -> bool:
   """Whether a name, city, colour or digit string is said that was never told."""
   told = {fact["value"] for fact in truth["facts"]}
-  named = {v for values in words.FACTS.values() for v in _options(text, list(values))}
+  named = {v for facts in words.FACTS.values() for v in options.named(text, facts)}
   if truth["task"] in words.LABELS:
     return bool(named - told)
-  digits = " ".join(digits_in(text))
+  digits = " ".join(numerals.digits(text))
   return bool(named - told) or bool(digits and digits not in told)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,6 +41,16 @@ def fill(
   encoder = jax.device_put({"encoder": params["encoder"]})
   encode = functools.partial(_encode, encoder, model=StepAudio(size))
   features.fill_frames(frames, clips, encode, batch_size=batch_size)
+
+
+def frozen_encoder(params: Params, model: StepAudio) -> dict[str, Any]:
+  """What data/loader.py needs of the encoder, whose frames are computed once."""
+  encoder = {"encoder": params["encoder"]}
+  return {
+    "encode": functools.partial(_encode, jax.device_put(encoder), model=model),
+    "encoder_hash": tree.content_hash(encoder),
+    "encoder_width": model.size.encoder_width,
+  }
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -1,4 +1,4 @@
-"""95 % intervals: of a share, and of a mean."""
+"""95 % intervals: of a share, of a mean, and of a mean over clusters."""
 
 import math
 from collections.abc import Sequence
@@ -47,5 +47,31 @@ def bootstrap(values: Sequence[float]) -> Interval:
     value_N[generator.integers(len(value_N), size=len(value_N))].mean()
     for _ in range(RESAMPLES)
   ]
+  low, high = np.percentile(means, [2.5, 97.5])
+  return Interval(float(low), float(high))
+
+
+def clustered(
+  totals: Sequence[float], counts: Sequence[float], clusters: Sequence[str]
+) -> Interval:
+  """Percentile bootstrap of Σ totals / Σ counts, over clusters drawn as a whole.
+
+  Judgements that share a recording or a pair are no independent ones: resampled one
+  by one they would make the interval too narrow.
+
+  Raises:
+    ValueError: nothing was counted.
+  """
+  if not sum(counts):
+    raise ValueError("no values to resample")
+  _, place_N = np.unique(np.asarray(clusters), return_inverse=True)
+  total_K = np.bincount(place_N, np.asarray(totals, np.float64))
+  count_K = np.bincount(place_N, np.asarray(counts, np.float64))
+  generator = np.random.default_rng(_SEED)
+  means = []
+  while len(means) < RESAMPLES:
+    drawn = generator.integers(len(total_K), size=len(total_K))
+    if count_K[drawn].any():
+      means.append(total_K[drawn].sum() / count_K[drawn].sum())
   low, high = np.percentile(means, [2.5, 97.5])
   return Interval(float(low), float(high))

@@ -8,12 +8,12 @@ import numpy as np
 
 from stepaudio_jax import sampling
 from stepaudio_jax.checkpoint import Model
+from stepaudio_jax.core import replies as replies_lib
 from stepaudio_jax.core.types import Params, Rollout
 from stepaudio_jax.data import collate, progress
 from stepaudio_jax.data.collate import Example
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
 from stepaudio_jax.models.step_audio import StepAudio
-from stepaudio_jax.text import messages as messages_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _reply(
   kept_T = rollout.mask_BT[row]
   token_ids = tuple(rollout.token_BT[row][kept_T].tolist())
   text = model.tokenizer.decode(token_ids)
-  think, answer = messages_lib.split_reply(text, thinking)
+  think, answer = replies_lib.split_reply(text, thinking)
   return Reply(
     prompt=prompt,
     sample=sample,

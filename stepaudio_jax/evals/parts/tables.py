@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-_OURS, _SILENCE = "#2c6e9b", "#b9bfc6"
+OURS, SILENCE = "#2c6e9b", "#b9bfc6"
 
 
 def accuracy_table(entries: dict[str, dict[str, Any]]) -> str:
@@ -15,17 +15,17 @@ def accuracy_table(entries: dict[str, dict[str, Any]]) -> str:
     [
       name,
       str(entry["n"]),
-      _percent(entry["accuracy"], entry["low"], entry["high"]),
-      _percent(entry["accuracy_answered"]),
+      percent(entry["accuracy"], entry["low"], entry["high"]),
+      percent(entry["accuracy_answered"]),
       str(entry["n_unparsed"]),
       str(entry["n_failed"]),
-      _percent(*(entry["silence"][key] for key in ("accuracy", "low", "high"))),
-      _percent(entry["chance"]),
+      percent(*(entry["silence"][key] for key in ("accuracy", "low", "high"))),
+      percent(entry["chance"]),
       "yes" if entry["beats_silence"] else "no",
     ]
     for name, entry in entries.items()
   ]
-  return _table(head.split("|"), rows)
+  return table(head.split("|"), rows)
 
 
 def mean_table(entries: dict[str, dict[str, Any]]) -> str:
@@ -34,7 +34,7 @@ def mean_table(entries: dict[str, dict[str, Any]]) -> str:
     [name, str(entry["n"]), _interval(entry), _interval(entry["silence"])]
     for name, entry in entries.items()
   ]
-  return _table(["dimension", "n", "mean", "in silence"], rows)
+  return table(["dimension", "n", "mean", "in silence"], rows)
 
 
 def accuracy_bars(title: str, entries: dict[str, dict[str, Any]]) -> Figure:
@@ -43,8 +43,8 @@ def accuracy_bars(title: str, entries: dict[str, dict[str, Any]]) -> Figure:
   axes = figure.subplots()
   place = np.arange(len(entries))
   controls = [entry["silence"] for entry in entries.values()]
-  _bars(axes, place - 0.2, list(entries.values()), _OURS, "audio")
-  _bars(axes, place + 0.2, controls, _SILENCE, "silence")
+  bars(axes, place - 0.2, list(entries.values()), OURS, "audio")
+  bars(axes, place + 0.2, controls, SILENCE, "silence")
   chance = [100 * entry["chance"] for entry in entries.values()]
   axes.hlines(
     chance, place - 0.42, place + 0.42, "#b3402f", "dashed", label="chance", lw=1.2
@@ -58,22 +58,29 @@ def accuracy_bars(title: str, entries: dict[str, dict[str, Any]]) -> Figure:
   return figure
 
 
-def _bars(
-  axes: Any, place: np.ndarray, entries: list[dict[str, Any]], colour: str, label: str
+def bars(
+  axes: Any,
+  place: np.ndarray,
+  entries: list[dict[str, Any]],
+  colour: str,
+  label: str,
+  width: float = 0.38,
 ) -> None:
+  """Bars of accuracies with their intervals."""
   height, low, high = (
     np.asarray([100 * entry[key] for entry in entries])
     for key in ("accuracy", "low", "high")
   )
-  axes.bar(place, height, 0.38, color=colour, label=label)
+  axes.bar(place, height, width, color=colour, label=label)
   # Rounding may put a bound of 0 or 100 % past its own bar.
   ends = np.maximum([height - low, high - height], 0)
   axes.errorbar(place, height, ends, fmt="none", ecolor="#222222", capsize=3, lw=1)
 
 
-def _percent(
+def percent(
   share: float | None, low: float | None = None, high: float | None = None
 ) -> str:
+  """ "12.3 % [10.0, 15.0]", or a dash where there is no share."""
   if share is None:
     return "–"
   text = f"{100 * share:.1f} %"
@@ -84,6 +91,7 @@ def _interval(entry: dict[str, Any]) -> str:
   return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+  """Markdown."""
   lines = [head, ["---"] * len(head), *rows]
   return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

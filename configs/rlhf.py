@@ -1,0 +1,39 @@
+"""RLHF: the loop of configs/rlvr.py on a learned reward of many dimensions.
+
+  python -m stepaudio_jax.train_rl --config configs/rlhf.py --workdir runs/rlhf \
+    --config.init=runs/sft --config.reward_model=runs/rm \
+    --config.data.options.prompts.path=runs/world/prompts-{split}.jsonl
+
+What is not named here is RLVR's own value, so that the two can be compared: the same
+start, prompts, number of replies and updates. PPO-style clip and a KL to the reference
+(R1.5 §3.3). `normalisation=gdpo` compares each dimension within its group before the
+weights are applied (arXiv 2601.05242); "sum" compares the weighted sum.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rlvr
+from stepaudio_jax.core import recipe
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  known = {"size": "tiny", "algorithm": "grpo", "normalisation": "sum", "smoke": False}
+  arg = recipe.parse(arg, **known)
+  smoke = ",smoke" if arg.smoke else ""
+  c = rlvr.get_config(f"size={arg.size},algorithm={arg.algorithm}{smoke}")
+  c.stage = "rlhf"
+  c.reward_model = "runs/rm"
+  c.rewards.rules = ConfigDict()
+  c.rewards.learned = {
+    "correctness": 2.0,
+    "acoustic_grounding": 0.5,
+    "instruction": 1.0,
+    "naturalness": 1.0,
+    "emotional_continuity": 1.0,
+    "coherence": 1.0,
+  }
+  c.algorithm.normalisation = arg.normalisation
+  if arg.algorithm == "grpo":
+    c.algorithm.std_floor = 0.05  # learned rewards are noisy: near-ties stay small
+  c.kl.beta = 0.02 if arg.size == "tiny" else 0.001
+  return c

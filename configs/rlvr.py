@@ -1,0 +1,94 @@
+"""RLVR: a policy gradient on rewards that a rule can check.
+
+  python -m stepaudio_jax.train_rl --config configs/rlvr.py --workdir runs/rlvr \
+    --config.init=runs/sft --config.data.options.prompts.path=runs/world/prompts-{split}.jsonl
+
+Audio prompts: 0.8 · [answer right] + 0.2 · [reasoning present]; text prompts:
+1.0 · [answer right] (R1 §4). `algorithm=ppo` is the report's choice: clip 0.2,
+γ = λ = 1, no KL, the reward on the last token, one update a rollout. `algorithm=grpo`
+needs no critic. Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and
+its learning rate; tiny takes what moves a tiny model in minutes.
+"""
+
+from ml_collections import ConfigDict
+
+from stepaudio_jax.core import recipe
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  arg = recipe.parse(arg, size="tiny", algorithm="ppo", smoke=False)
+  tiny = arg.size == "tiny"
+  c = ConfigDict()
+  c.stage = "rlvr"
+  c.seed = 0
+  c.size = arg.size
+  c.tokenizer = "tiny"
+  c.init = "runs/sft"
+  c.reference = ""  # "": init
+  c.reward_model = ""
+  c.total_steps = 2 if arg.smoke else 20 if tiny else 200
+  c.prompts_per_step = 4 if arg.smoke else 16 if tiny else 64
+  c.epochs = 1
+  c.minibatches = 1
+  c.microbatches = 1
+  c.dtype = "float32"
+  c.remat = "none" if tiny else "full"
+
+  c.sampling = {
+    "samples": 4 if arg.smoke else 8 if tiny else 16,
+    "max_new_tokens": 48 if tiny else 10240,
+    "temperature": 1.0,
+  }
+  c.rewards = ConfigDict()
+  c.rewards.rules = {
+    "audio": {"accuracy": 0.8, "think_format": 0.2},
+    "text": {"accuracy": 1.0},
+  }
+  c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
+  c.algorithm = recipe.choose("algorithm", arg.algorithm, {"ppo": _PPO, "grpo": _GRPO})
+  c.aggregation = "token_mean"
+  c.kl = {"beta": 0.0, "estimator": "k3_k2", "where": "loss"}
+
+  c.data = ConfigDict()
+  c.data.split = "train"
+  c.data.mix = {"prompts": 1.0}
+  c.data.options = {
+    "prompts": {"set": "dialogue", "path": "runs/world/prompts-{split}.jsonl"}
+  }
+  c.data.cache = ""  # "": workdir/cache
+  c.data.max_tokens = 160 if tiny else 4096
+  c.data.max_clips = 2
+  c.data.max_clip_s = 3.2 if tiny else 25.0
+  c.data.encode_batch = 16
+  c.data.history = "answer"
+  c.heldout = {
+    "split": "heldout",
+    "prompts": 4 if arg.smoke else 64,
+    "every_steps": 0,  # 0: at the start and at the end
+  }
+
+  c.optim = {
+    "name": "adamw",
+    "lr": 2e-4 if tiny else 1e-6,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "b1": 0.9,
+    "b2": 0.98,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+  }
+  if arg.algorithm == "ppo":
+    c.critic_optim = {**c.optim.to_dict(), "lr": 5e-4 if tiny else 1e-5}
+  c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
+  c.checkpoint = {"every_steps": 1 if arg.smoke else 10, "keep": 1}
+  c.log = {"every_steps": 1, "prompts": 16}
+  return c
+
+
+_CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0, "normalisation": "sum"}
+_PPO = {
+  **{"name": "ppo", **_CLIP},
+  **{"gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2},
+}
+_GRPO = {"name": "grpo", **_CLIP, "std_floor": 1e-4, "scale_by_std": True}

@@ -1,0 +1,301 @@
+"""Pairs of replies with what raters said of them, as batches for a reward model."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from absl import logging
+
+from stepaudio_jax.core import lengths
+from stepaudio_jax.core.types import Comparisons
+from stepaudio_jax.data import collate, examples, progress
+from stepaudio_jax.data import replies as replies_lib
+from stepaudio_jax.data.collate import Example, Limits
+from stepaudio_jax.data.corpus import LISTED, Corpus
+from stepaudio_jax.data.examples import Skipped
+from stepaudio_jax.data.replies import Views
+from stepaudio_jax.data.schema import Preference
+from stepaudio_jax.data.store import Store
+from stepaudio_jax.text import chat
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+OVERALL = "overall"  # the dimension that is a rater's choice between the replies
+ROUNDED_TOKENS = 32  # shapes taken from data are rounded up: fewer programs
+
+Judged = tuple[int, Preference]  # (place in its set, row)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairLimits:
+  """Shapes of a batch; None takes what the data needs.
+
+  Attributes:
+    prompts: of the contexts.
+    max_reply_tokens: of each view of a reply.
+    max_raters: J.
+  """
+
+  prompts: Limits | None = None
+  max_reply_tokens: int | None = None
+  max_raters: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+  """One comparison, rendered; its `tokens` and `chunks` are its context's.
+
+  Attributes:
+    id: that of its first row.
+    places: its rows in the set, a rater each.
+    context: without frames.
+    keys: of the context's clips in the store.
+    clip_frames: encoder frames of every chunk.
+    replies: in the order in which the first row names them.
+    label_JC, score_2JC: see types.Comparisons.
+  """
+
+  id: str
+  source: int
+  places: tuple[int, ...]
+  context: Example
+  keys: tuple[str, ...]
+  clip_frames: tuple[int, ...]
+  replies: tuple[Views, Views]
+  label_JC: np.ndarray
+  score_2JC: np.ndarray
+
+  @property
+  def tokens(self) -> int:
+    return len(self.context.token_T)
+
+  @property
+  def chunks(self) -> int:
+    return len(self.clip_frames)
+
+  @property
+  def reply_tokens(self) -> int:
+    """Of the longest view."""
+    return max(reply.tokens for reply in self.replies)
+
+
+class Pairs:
+  """The comparisons of a corpus of preferences, by (source, index).
+
+  Rows of a set with one task and the same two replies, in either order, are one
+  comparison with several raters. All are rendered here, before training; those that
+  do not fit are never truncated: they stand in `skipped` and in the log.
+
+  Args:
+    corpus: of schema.Preference.
+    store: encoder frames of the corpus's clips; None for text alone.
+    dimensions: C; "overall" is the choice between the replies, any other name one of
+      the rows' `dims`.
+
+  Raises:
+    ValueError: a dimension that no row has, a task with two contexts, more raters
+      than there is room for, or a set without a comparison that fits.
+  """
+
+  def __init__(
+    self,
+    corpus: Corpus,
+    store: Store | None,
+    tokenizer: Tokenizer,
+    limits: PairLimits,
+    *,
+    dimensions: Sequence[str],
+    encoder_width: int,
+  ):
+    self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
+    self.dimensions, self._width = tuple(dimensions), encoder_width
+    self.names, self.weights = corpus.names, corpus.weights
+    found = list(self._rendered())
+    self.limits = _filled(limits, found)
+    self.skipped: list[Skipped] = []
+    self._pairs: list[list[Pair]] = [[] for _ in corpus.names]
+    for pair in found:
+      problem = _problem(pair, self.limits)
+      if problem:
+        self.skipped.append(Skipped(pair.id, problem))
+      else:
+        self._pairs[pair.source].append(pair)
+    examples.report_skipped(self.skipped, sum(self.counts))
+    empty = {n for n, c in zip(self.names, self.counts, strict=True) if not c}
+    if empty:
+      raise ValueError(f"no comparison of {empty} fits: {self.skipped[:LISTED]}")
+
+  @property
+  def counts(self) -> tuple[int, ...]:
+    """Comparisons of each set."""
+    return tuple(map(len, self._pairs))
+
+  def entry(self, source: int, index: int) -> Pair:
+    return self._pairs[source][index]
+
+  def fits(self, tokens: int, chunks: int) -> bool:
+    """Never: a row of a batch holds one comparison."""
+    del tokens, chunks
+    return False
+
+  def rows(self, source: int, index: int) -> list[Preference]:
+    """The rows behind a comparison, a rater each."""
+    places = self._pairs[source][index].places
+    return [self._corpus.sample(source, place) for place in places]
+
+  def batch(
+    self, rows: Sequence[Sequence[tuple[int, int]]], first_number: int
+  ) -> Comparisons:
+    """Rows of at most one (source, index), numbered from `first_number`."""
+    chosen = [[self.entry(*place) for place in row] for row in rows]
+    pad_id = self._tokenizer.special.pad
+    prompts = collate.collate(
+      [[self._heard(pair) for pair in row] for row in chosen],
+      self.limits.prompts,
+      pad_id=pad_id,
+      encoder_width=self._width,
+      first_number=first_number,
+    )
+    replies = replies_lib.laid(
+      prompts,
+      [[reply for pair in row for reply in pair.replies] for row in chosen],
+      replies=2,
+      max_reply_tokens=self.limits.max_reply_tokens,
+      pad_id=pad_id,
+    )
+    shape = (self.limits.max_raters, len(self.dimensions))
+    label_BJC = np.full((len(rows), *shape), np.nan, np.float32)
+    score_B2JC = np.full((len(rows), 2, *shape), np.nan, np.float32)
+    for b, row in enumerate(chosen):
+      for pair in row:
+        label_BJC[b, : len(pair.places)] = pair.label_JC
+        score_B2JC[b, :, : len(pair.places)] = pair.score_2JC
+    return Comparisons(replies, label_BJC, score_B2JC)
+
+  def _heard(self, pair: Pair) -> Example:
+    chunks = [chunk.rows for key in pair.keys for chunk in self._store.read(key)]
+    return dataclasses.replace(pair.context, frames=tuple(chunks))
+
+  def _rendered(self) -> Iterator[Pair]:
+    """Every comparison, in the order of its first rows."""
+    groups: dict[tuple, list[Judged]] = {}
+    total = len(self._corpus)
+    for source, place in progress.bar(
+      self._corpus.places(), "rendering", "row", total=total
+    ):
+      row = self._corpus.sample(source, place)
+      key = (source, row.task_id, tuple(sorted(_said(row))))
+      groups.setdefault(key, []).append((place, row))
+    _check_dimensions(self.dimensions, groups.values())
+    for (source, *_), group in groups.items():
+      yield self._pair(source, group)
+
+  def _pair(self, source: int, group: Sequence[Judged]) -> Pair:
+    first = group[0][1]
+    keys = tuple(self._corpus.key(audio) for audio in first.audio)
+    if keys and self._store is None:
+      raise ValueError(f"comparison {first.id!r} has audio, but no store was given")
+    counts = [[rows for rows, _ in self._store.shape(key)] for key in keys]
+    shown = chat.render(
+      first.context,
+      tokenizer=self._tokenizer,
+      clip_tokens=[[lengths.adaptor_tokens(n) for n in clip] for clip in counts],
+      example_id=first.id,
+      target=None,
+    )
+    label_JC, score_2JC = judgements([row for _, row in group], self.dimensions)
+    return Pair(
+      id=first.id,
+      source=source,
+      places=tuple(place for place, _ in group),
+      context=Example(first.id, source, shown.token_T, shown.loss_T, shown.spans),
+      keys=keys,
+      clip_frames=tuple(count for clip in counts for count in clip),
+      replies=tuple(
+        replies_lib.views(one.text, one.think, self._tokenizer, first.id)
+        for one in first.candidates
+      ),
+      label_JC=label_JC,
+      score_2JC=score_2JC,
+    )
+
+
+def judgements(
+  rows: Sequence[Preference], dimensions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+  """label_JC and score_2JC of one comparison, NaN where a rater gave none.
+
+  Rows that name the replies in the other order are turned to that of the first row.
+
+  Raises:
+    ValueError: the contexts differ.
+  """
+  first = rows[0]
+  label_JC = np.full((len(rows), len(dimensions)), np.nan, np.float32)
+  score_2JC = np.full((2, *label_JC.shape), np.nan, np.float32)
+  for j, row in enumerate(rows):
+    if row.context != first.context:
+      raise ValueError(
+        f"rows {first.id!r} and {row.id!r} are of one task {first.task_id!r}, but "
+        "their contexts differ"
+      )
+    same = _said(row) == _said(first)
+    labels = {**row.dims, OVERALL: row.overall}
+    candidates = row.candidates if same else row.candidates[::-1]
+    for c, name in enumerate(dimensions):
+      if labels.get(name) is not None:
+        label_JC[j, c] = labels[name] if same else -labels[name]
+      for i, candidate in enumerate(candidates):
+        scores = row.scores.get(candidate.cid, {})
+        if name in scores:
+          score_2JC[i, j, c] = scores[name]
+  return label_JC, score_2JC
+
+
+def _said(row: Preference) -> tuple[tuple[str, str], ...]:
+  """What tells the replies apart, in their order."""
+  return tuple((one.text, one.think or "") for one in row.candidates)
+
+
+def _check_dimensions(dimensions: Sequence[str], groups: Sequence) -> None:
+  known = {name for group in groups for _, row in group for name in row.dims}
+  known.add(OVERALL)
+  unknown = [name for name in dimensions if name not in known]
+  if unknown or not dimensions or len(set(dimensions)) < len(dimensions):
+    raise ValueError(
+      f"dimensions {list(dimensions)}: {unknown} have no label; the choices, each at "
+      f"most once, are {sorted(known)}"
+    )
+  if known - set(dimensions):
+    logging.info("dimensions that are not learned: %s", sorted(known - set(dimensions)))
+
+
+def _filled(limits: PairLimits, pairs: Sequence[Pair]) -> PairLimits:
+  longest = max(max(pair.clip_frames, default=0) for pair in pairs)
+  needed = Limits(
+    _rounded(max(pair.tokens for pair in pairs)),
+    max(pair.chunks for pair in pairs),
+    # An odd last frame has a neighbour that the adaptor's convolution reads.
+    longest + longest % 2,
+  )
+  return PairLimits(
+    limits.prompts or needed,
+    limits.max_reply_tokens or _rounded(max(pair.reply_tokens for pair in pairs)),
+    limits.max_raters or max(len(pair.places) for pair in pairs),
+  )
+
+
+def _rounded(tokens: int) -> int:
+  return -(-tokens // ROUNDED_TOKENS) * ROUNDED_TOKENS
+
+
+def _problem(pair: Pair, limits: PairLimits) -> str | None:
+  """Why a comparison does not fit, or None where it does."""
+  if len(pair.places) > limits.max_raters:
+    raise ValueError(
+      f"comparison {pair.id!r} has {len(pair.places)} raters, max_raters is "
+      f"{limits.max_raters}"
+    )
+  if pair.reply_tokens > limits.max_reply_tokens:
+    room = limits.max_reply_tokens
+    return f"a reply of {pair.reply_tokens} tokens, max_reply_tokens is {room}"
+  return limits.prompts.problem(pair.tokens, pair.clip_frames)

@@ -1,0 +1,1 @@
+"""What rule rewards share: reading an answer out of a reply."""

@@ -1,0 +1,1 @@
+"""What algorithms share; files in here are no algorithms."""

@@ -1,0 +1,1 @@
+"""From prompts to scored replies: what the policy-gradient loop turns around."""

@@ -1,0 +1,158 @@
+"""Prompts to scored and measured replies: all of a step before its update."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stepaudio_jax import policy, sampling, sharding
+from stepaudio_jax.core.types import Array, Batch, Experience, Params, Replies, Rollout
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rollout import said as said_lib
+from stepaudio_jax.rollout.said import Said
+from stepaudio_jax.rollout.scorer import Scorer, Scores
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+_PARTS = ("adaptor", "decoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How replies are drawn: of the whole distribution, as a policy gradient needs."""
+
+  samples: int
+  max_new_tokens: int
+  temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+  """Replies to a batch of prompts, those to a prompt behind each other.
+
+  Attributes:
+    rollout: on the host.
+    replies: the same on the device, behind their prompts.
+    experience: without advantages.
+    entropy_BT: nats before each token.
+    seconds: of sampling, scoring and measuring.
+  """
+
+  rollout: Rollout
+  replies: Replies
+  texts: list[Said]
+  scores: Scores
+  experience: Experience
+  entropy_BT: Array
+  seconds: dict[str, float]
+
+
+class Actor:
+  """Plays prompts with one program for each part.
+
+  Args:
+    scorer: of the replies' texts.
+    reference: {"adaptor", "decoder"} on the device.
+  """
+
+  def __init__(
+    self,
+    model: StepAudio,
+    tokenizer: Tokenizer,
+    scorer: Scorer,
+    reference: Params,
+    mesh: jax.sharding.Mesh,
+    sampling_: Sampling,
+  ):
+    self._model, self._tokenizer, self._scorer = model, tokenizer, scorer
+    self._reference, self._mesh, self._sampling = reference, mesh, sampling_
+    measured = functools.partial(
+      policy.measured, model=model, temperature=sampling_.temperature
+    )
+    self._measured = jax.jit(measured)
+    self._values = jax.jit(functools.partial(policy.values, model=model))
+
+  def play(
+    self,
+    params: Params,
+    prompts: Batch,
+    rows: Sequence[Mapping[str, Any]],
+    rng: Array,
+  ) -> Played:
+    """Samples replies, scores them, and measures them under policy and reference.
+
+    Args:
+      params: the policy's, and "critic" where there is one.
+      prompts: on the host, a prompt a row.
+      rows: the dialogue rows behind the prompts.
+
+    Raises:
+      FloatingPointError: log-probabilities that are not finite; the ids are named.
+    """
+    clocks = [time.perf_counter()]
+    rollout = self._sampled(params, prompts, rng)
+    if not np.isfinite(rollout.logprob_BT).all():
+      names = [row["id"] for row in rows]
+      raise FloatingPointError(f"the policy's logits are not finite on {names}")
+    clocks.append(time.perf_counter())
+    texts = said_lib.said(rollout, self._tokenizer)
+    scores = self._scorer(prompts, rows, texts)
+    clocks.append(time.perf_counter())
+    replies = sharding.put(_laid(prompts, rollout), self._mesh)
+    experience, entropy_BT = self._experience(params, replies, rollout, scores)
+    clocks.append(time.perf_counter())
+    parts = ("sample_s", "score_s", "measure_s")
+    seconds = dict(zip(parts, np.diff(clocks).tolist(), strict=True))
+    return Played(rollout, replies, texts, scores, experience, entropy_BT, seconds)
+
+  def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
+    special = self._tokenizer.special
+    rollout = sampling.sample(
+      {part: params[part] for part in _PARTS},
+      sharding.put(prompts, self._mesh),
+      rng,
+      model=self._model,
+      max_new_tokens=self._sampling.max_new_tokens,
+      stop_ids=special.stop,
+      pad_id=special.pad,
+      temperature=self._sampling.temperature,
+      copies=self._sampling.samples,
+    )
+    return jax.device_get(rollout)
+
+  def _experience(
+    self, params: Params, replies: Replies, rollout: Rollout, scores: Scores
+  ) -> tuple[Experience, Array]:
+    now = self._measured({part: params[part] for part in _PARTS}, replies)
+    reference = self._measured(self._reference, replies)
+    mask_BT = jnp.asarray(rollout.mask_BT)
+    zero_BT = jnp.zeros(mask_BT.shape, jnp.float32)
+
+    def kept(x_BQT):
+      return jnp.where(mask_BT, x_BQT.reshape(mask_BT.shape), 0.0)
+
+    critic = params.get("critic")
+    value_BT = kept(self._values(critic, replies)) if critic else zero_BT
+    experience = Experience(
+      mask_BT=mask_BT,
+      sampler_BT=jnp.asarray(rollout.logprob_BT),
+      old_BT=kept(now.logprob_BQT),
+      reference_BT=kept(reference.logprob_BQT),
+      reward_BC=jnp.asarray(scores.reward_BC),
+      weight_BC=jnp.asarray(scores.weight_BC),
+      value_BT=value_BT,
+      advantage_BT=zero_BT,
+      return_BT=zero_BT,
+    )
+    return jax.block_until_ready((experience, kept(now.entropy_BQT)))
+
+
+def _laid(prompts: Batch, rollout: Rollout) -> Replies:
+  """The rollout behind its prompts, as the model reads it."""
+  shape = (prompts.token_BT.shape[0], -1, rollout.token_BT.shape[1])
+  count_B = rollout.mask_BT.sum(axis=1, dtype=np.int32)
+  return Replies(prompts, rollout.token_BT.reshape(shape), count_B.reshape(shape[:2]))

@@ -1,0 +1,127 @@
+"""A learned reward model beside the policy: it reads the same prompts and frames."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from stepaudio_jax import scoring, sharding
+from stepaudio_jax.core import tree
+from stepaudio_jax.core.types import Batch, Params
+from stepaudio_jax.data import replies as replies_lib
+from stepaudio_jax.models.heads import RewardHeads
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rollout.said import Said
+from stepaudio_jax.text import chat
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+_SLACK = 8  # a reply's text may be spelt by more tokens than were sampled
+
+
+class LearnedJudge:
+  """Rewards of a reward model's checkpoint.
+
+  A reply whose thought never closed has no reward (NaN), nor has one that is too long.
+
+  Args:
+    loaded: checkpoint.load_reward_model's.
+    encoder: of the policy; the reward model must hear through the same.
+    tokenizer: of the policy.
+    max_new_tokens: of a sampled reply.
+
+  Raises:
+    ValueError: another encoder or tokenizer than the policy's.
+  """
+
+  def __init__(
+    self,
+    loaded: Any,
+    *,
+    encoder: Params,
+    tokenizer: Tokenizer,
+    max_new_tokens: int,
+    dtype: Any,
+    mesh: jax.sharding.Mesh,
+  ):
+    _check(loaded, encoder, tokenizer)
+    self.dimensions = tuple(loaded.dimensions)
+    self._tokenizer, self._mesh = tokenizer, mesh
+    self._opening = opening_tokens(tokenizer)
+    self._room = max_new_tokens + self._opening + _SLACK
+    params = {name: loaded.params[name] for name in loaded.params if name != "encoder"}
+    self._params = jax.device_put(params, sharding.replicated(mesh))
+    self._rewards = jax.jit(
+      functools.partial(
+        scoring.rewards,
+        StepAudio(loaded.size, dtype=dtype),
+        RewardHeads(len(self.dimensions)),
+        on_thought=tuple(loaded.on_thought),
+      )
+    )
+
+  def __call__(self, prompts: Batch, texts: Sequence[Said]) -> dict[str, np.ndarray]:
+    """{dimension: float32 [B]} of replies, those to a prompt behind each other."""
+    rows = prompts.token_BT.shape[0]
+    copies = len(texts) // rows
+    views = [self._views(text) for text in texts]
+    replies = replies_lib.laid(
+      without_opening(prompts, self._opening, self._tokenizer.special.pad),
+      [views[row * copies : (row + 1) * copies] for row in range(rows)],
+      replies=copies,
+      max_reply_tokens=self._room,
+      pad_id=self._tokenizer.special.pad,
+    )
+    reward_BIC = self._rewards(self._params, sharding.put(replies, self._mesh))
+    reward_BC = np.asarray(reward_BIC).reshape(len(texts), -1)
+    return dict(zip(self.dimensions, reward_BC.T, strict=True))
+
+  def _views(self, text: Said) -> replies_lib.Views | None:
+    if text.answer is None:
+      return None
+    views = replies_lib.views(text.answer, text.think, self._tokenizer, "a reply")
+    return views if views.tokens <= self._room else None
+
+
+def opening_tokens(tokenizer: Tokenizer) -> int:
+  """Tokens of the turn that a prompt opens for its reply."""
+  asked = [{"role": "human", "content": [{"type": "text", "text": "?"}]}]
+  known = {"tokenizer": tokenizer, "clip_tokens": (), "example_id": "opening"}
+  opened = chat.prompt(asked, thinking=True, **known)
+  closed = chat.render(asked, target=None, **known)
+  return len(opened.token_T) - len(closed.token_T)
+
+
+def without_opening(prompts: Batch, opening: int, pad_id: int) -> Batch:
+  """Prompts on the host up to the human's last turn: the context of a comparison."""
+  length_B1 = (prompts.segment_BT > 0).sum(axis=1, keepdims=True) - opening
+  kept_BT = np.arange(prompts.token_BT.shape[1])[None] < length_B1
+
+  def cut(x_BT, value):
+    return np.where(kept_BT, x_BT, value).astype(x_BT.dtype)
+
+  return dataclasses.replace(
+    prompts,
+    token_BT=cut(prompts.token_BT, pad_id),
+    segment_BT=cut(prompts.segment_BT, 0),
+    position_BT=cut(prompts.position_BT, 0),
+    example_BT=cut(prompts.example_BT, -1),
+    source_BT=cut(prompts.source_BT, -1),
+  )
+
+
+def _check(loaded: Any, encoder: Params, tokenizer: Tokenizer) -> None:
+  theirs = tree.content_hash({"encoder": loaded.params["encoder"]})
+  ours = tree.content_hash({"encoder": encoder})
+  if theirs != ours:
+    raise ValueError(
+      f"the reward model's encoder {theirs} is not the policy's {ours}: both must "
+      "start from one pre-alignment, since they share the encoder's frames"
+    )
+  if loaded.tokenizer.vocabulary_size != tokenizer.vocabulary_size:
+    raise ValueError(
+      f"the reward model's tokenizer has {loaded.tokenizer.vocabulary_size} ids, the "
+      f"policy's {tokenizer.vocabulary_size}"
+    )

@@ -1,0 +1,105 @@
+"""All rewards of a reply: rules by the stream of its prompt, and learned dimensions."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stepaudio_jax import rewards
+from stepaudio_jax.core.types import Batch
+from stepaudio_jax.rollout.said import Said
+
+STREAMS = ("audio", "text")  # a prompt's stream is "audio" if it has a recording
+
+# (prompts, replies to each in turn) → {dimension: rewards [B], NaN where none is read}
+Judge = Callable[[Batch, Sequence[Said]], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """Rewards of every reply by dimension.
+
+  Attributes:
+    reward_BC: float32, NaN where one is missing.
+    weight_BC: float32, 0 where a dimension is only logged, or is not of the stream.
+  """
+
+  names: tuple[str, ...]
+  reward_BC: np.ndarray
+  weight_BC: np.ndarray
+
+  @property
+  def objective_B(self) -> np.ndarray:
+    """The weighted sum; NaN where a dimension that counts is missing."""
+    weighted_BC = np.where(self.weight_BC == 0, 0.0, self.weight_BC * self.reward_BC)
+    return weighted_BC.sum(axis=1)
+
+
+class Scorer:
+  """Rewards of replies.
+
+  Args:
+    rules: {stream: {file of rewards/: weight}}.
+    learned: {dimension: weight} of the judge; a weight of 0 only logs it.
+    judge: gives every learned dimension; None if there are none.
+
+  Raises:
+    ValueError: an unknown stream or rule, or learned dimensions without a judge.
+  """
+
+  def __init__(
+    self,
+    rules: Mapping[str, Mapping[str, float]],
+    learned: Mapping[str, float],
+    judge: Judge | None,
+  ):
+    unknown = sorted(set(rules) - set(STREAMS))
+    if unknown:
+      raise ValueError(f"unknown streams {unknown} of rewards; there are {STREAMS}")
+    if bool(learned) != (judge is not None):
+      raise ValueError(
+        f"learned rewards {sorted(learned)} with "
+        f"{'a' if judge else 'no'} reward model: one needs the other"
+      )
+    found = sorted({name for weights in rules.values() for name in weights})
+    self._rules = {name: rewards.load(name) for name in found}
+    self._weights = {stream: dict(rules[stream]) for stream in rules}
+    self._learned, self._judge = dict(learned), judge
+    twice = sorted(set(self._rules) & set(self._learned))
+    if twice or not self.names:
+      raise ValueError(f"rewards {self.names}: at least one, and none twice ({twice})")
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return (*self._rules, *self._learned)
+
+  def __call__(
+    self, prompts: Batch, rows: Sequence[Mapping[str, Any]], texts: Sequence[Said]
+  ) -> Scores:
+    """Scores replies, those to a prompt behind each other.
+
+    Args:
+      prompts: on the host.
+      rows: the dialogue rows behind the prompts.
+    """
+    copies = len(texts) // len(rows)
+    asked = [row for row in rows for _ in range(copies)]
+    heard_B = np.repeat((prompts.frame_count_BR > 0).any(axis=1), copies)
+    weights = [self._weights.get(STREAMS[0 if one else 1], {}) for one in heard_B]
+    columns, weight_columns = [], []
+    for name, rule in self._rules.items():
+      trio = zip(weights, asked, texts, strict=True)
+      columns.append(
+        [rule.score(row, t.text) if name in w else np.nan for w, row, t in trio]
+      )
+      weight_columns.append([w.get(name, 0.0) for w in weights])
+    judged = self._judge(prompts, texts) if self._judge else {}
+    for name, weight in self._learned.items():
+      columns.append(judged[name])
+      weight_columns.append([weight] * len(texts))
+    return Scores(
+      self.names,
+      np.stack(columns, axis=1).astype(np.float32),
+      np.stack(weight_columns, axis=1).astype(np.float32),
+    )

@@ -1,0 +1,289 @@
+"""Policy-gradient stages: RLVR and RLHF. One loop around sampling, different rewards.
+
+  python -m stepaudio_jax.train_rl --config configs/rlvr.py --workdir runs/rlvr \
+    --config.init=runs/sft
+
+The same command with the same workdir goes on where it was killed.
+"""
+
+import dataclasses
+import functools
+import time
+from contextlib import closing
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from stepaudio_jax import checkpoint, logs, optim, policy, rl, sharding, steps
+from stepaudio_jax.core import recipe
+from stepaudio_jax.core.types import Experience, Params, TrainState
+from stepaudio_jax.data import loader
+from stepaudio_jax.evals.parts import hearing
+from stepaudio_jax.models import heads, sizes, step_audio
+from stepaudio_jax.rl.parts.kl import kl
+from stepaudio_jax.rollout import heldout, summary
+from stepaudio_jax.rollout.actor import Actor, Played, Sampling
+from stepaudio_jax.rollout.judge import LearnedJudge
+from stepaudio_jax.rollout.scorer import Scorer
+from stepaudio_jax.text import tokenizer as tokenizers
+
+_KEYS = (
+  *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
+  *("init", "reference", "reward_model"),
+  *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
+  *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
+  *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
+  *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
+  *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.prompts"),
+  *("heldout.split", "heldout.prompts", "heldout.every_steps"),
+  *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
+  *("data.max_clips", "data.encode_batch", "data.history"),
+  *(f"optim.{name}" for name in optim.KEYS),
+)
+_FREE = ("data.mix.", "data.options.", "rewards.")
+_SPEAKING = ("adaptor", "decoder")
+KL_PLACES = ("loss", "reward")
+
+
+def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
+  """Trains to `config.total_steps` and returns the workdir, a loadable checkpoint."""
+
+  # ─── Set-up ───────────────────────────────────────────────────────────────────────
+  c = checked(config.copy_and_resolve_references())
+  workdir = logs.check_workdir(workdir, c)
+  tokenizer = tokenizers.load(c.tokenizer)
+  mesh = sharding.mesh(c.mesh)
+  model = step_audio.StepAudio(
+    sizes.size(c.size), dtype=jnp.dtype(c.dtype), remat=c.remat
+  )
+  algorithm = rl.load(c.algorithm.name)
+
+  # ─── Policy, critic, reference ────────────────────────────────────────────────────
+  loaded = checkpoint.load_params(c.init)
+  tx = optimiser(c, algorithm)
+  state = initial_state(c, loaded, tx, algorithm)
+  state = jax.device_put(state, sharding.replicated(mesh))
+  reference = checkpoint.load_params(c.reference) if c.reference else loaded
+  reference = jax.device_put(_speaking(reference), sharding.replicated(mesh))
+
+  # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
+  cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
+  ear = hearing.frozen_encoder(loaded, model)
+  open_prompts = functools.partial(
+    loader.prompts, c.data, cache=cache, tokenizer=tokenizer, **ear
+  )
+  feed = open_prompts(c.data.split)
+  batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
+  scorer = Scorer(
+    c.rewards.rules, c.rewards.learned, judge(c, loaded["encoder"], tokenizer, mesh)
+  )
+  actor = Actor(model, tokenizer, scorer, reference, mesh, Sampling(**c.sampling))
+  exam = heldout.Exam(
+    open_prompts(c.heldout.split), c.heldout.prompts, c.prompts_per_step, actor
+  )
+  logs.record(workdir, c)
+  checkpoint.describe(workdir, model.size, tokenizer)
+
+  # ─── Resume ───────────────────────────────────────────────────────────────────────
+  saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
+  if saved.latest() is not None:
+    state, position = saved.restore(state)
+    batches.set_state(position)
+    logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
+  start = int(state.step) // (c.epochs * c.minibatches)
+  metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
+  samples = logs.Journal(workdir / "samples.jsonl", start_step=start)
+  # Rows of step 0 are whole once there is a checkpoint.
+  exams = logs.Journal(workdir / "heldout.jsonl", start_step=start or -1)
+  update = updater(c, model, algorithm, tx)
+  advantages = jax.jit(functools.partial(advised, c, algorithm))
+  if not exams.kept:
+    exams.write(exam.rows(state.params, 0, c.seed))
+
+  # ─── Loop ─────────────────────────────────────────────────────────────────────────
+  with (
+    closing(batches),
+    closing(saved),
+    closing(metrics),
+    closing(samples),
+    closing(exams),
+  ):
+    for step in range(start + 1, c.total_steps + 1):
+      clock = time.perf_counter()
+      prompts, ids = next(batches)
+      rng = jax.random.fold_in(jax.random.key(c.seed), step)
+      played = actor.play(state.params, prompts, [feed.row(i) for i in ids], rng)
+      learned = dataclasses.replace(played, experience=advantages(played.experience))
+      state, values = update(state, learned, step, ids)
+      values |= summary.summary(played, c.sampling.samples)
+      values |= {"data/skipped": len(feed.skipped)}
+      values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
+      values |= {"time/step_s": time.perf_counter() - clock}
+      if step % c.log.every_steps == 0 or step == c.total_steps:
+        metrics.write(step, values)
+        samples.write(summary.rows(step, ids, learned, c.log.prompts))
+      if exam.due(step, c.heldout.every_steps, c.total_steps):
+        exams.write(exam.rows(state.params, step, c.seed))
+      if saved.due(step, c.total_steps):
+        saved.save(step, state, batches.get_state())
+  result = heldout.compared(logs.read_metrics(workdir / "heldout.jsonl"))
+  logs.write_json(workdir / "heldout.json", result)
+  logs.say(heldout.table(result))
+  return workdir
+
+
+def checked(c: ConfigDict) -> ConfigDict:
+  """The config, if every key is one that is read and none is missing.
+
+  Raises:
+    ValueError: naming the keys or values that are wrong, and the choices.
+  """
+  algorithm = rl.load(c.algorithm.name)
+  keys = (*_KEYS, *(f"algorithm.{name}" for name in algorithm.DEFAULTS))
+  if algorithm.CRITIC:
+    keys += tuple(f"critic_optim.{name}" for name in optim.KEYS)
+  recipe.check_keys(c, keys, free=_FREE)
+  if c.kl.where not in KL_PLACES or (c.kl.where == "reward" and not algorithm.CRITIC):
+    raise ValueError(
+      f"kl.where={c.kl.where!r} with {c.algorithm.name!r}; the choices are "
+      f"{KL_PLACES}, and 'reward' needs an algorithm with rewards by token (a critic)"
+    )
+  prompts, parts = c.prompts_per_step, c.minibatches * c.microbatches
+  if prompts % parts or c.heldout.prompts % prompts:
+    raise ValueError(
+      f"prompts_per_step={prompts} must be a multiple of minibatches × microbatches = "
+      f"{parts}, and heldout.prompts={c.heldout.prompts} one of prompts_per_step"
+    )
+  if jax.process_count() > 1:
+    raise NotImplementedError("policy gradients in several processes")
+  return c
+
+
+def optimiser(c: ConfigDict, algorithm: ModuleType) -> optax.GradientTransformation:
+  """The policy's, and beside it the critic's own."""
+  updates = c.total_steps * c.epochs * c.minibatches
+  ours = optim.optimiser(c.optim, updates)
+  if not algorithm.CRITIC:
+    return ours
+  both = {"policy": ours, "critic": optim.optimiser(c.critic_optim, updates)}
+  return optax.partition(both, _owners)
+
+
+def _owners(params: Params) -> dict[str, str]:
+  return {name: "critic" if name == "critic" else "policy" for name in params}
+
+
+def initial_state(
+  c: ConfigDict,
+  loaded: Params,
+  tx: optax.GradientTransformation,
+  algorithm: ModuleType,
+) -> TrainState:
+  """The policy of `c.init`; a critic starts as its copy with a value head."""
+  trained = _speaking(loaded)
+  if algorithm.CRITIC:
+    width = sizes.size(c.size).width
+    value = heads.init_value(jax.random.key(c.seed), width)
+    trained["critic"] = {**_speaking(loaded), "value": value}
+  key = jax.random.key_data(jax.random.key(c.seed))
+  frozen = {"encoder": loaded["encoder"]}
+  return TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
+
+
+def _speaking(params: Params) -> Params:
+  return {part: params[part] for part in _SPEAKING}
+
+
+def judge(
+  c: ConfigDict, encoder: Params, tokenizer: Any, mesh: jax.sharding.Mesh
+) -> LearnedJudge | None:
+  """The reward model of `c.reward_model`; none where no learned reward is named.
+
+  Raises:
+    ValueError: a dimension that it lacks; its own are listed.
+  """
+  if not c.rewards.learned:
+    return None
+  if not c.reward_model:
+    raise ValueError(f"rewards {sorted(c.rewards.learned)} need a reward_model")
+  loaded = checkpoint.load_reward_model(c.reward_model)
+  unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
+  if unknown:
+    raise ValueError(
+      f"unknown reward dimensions {unknown}; {c.reward_model} has {loaded.dimensions}"
+    )
+  return LearnedJudge(
+    loaded,
+    encoder=encoder,
+    tokenizer=tokenizer,
+    max_new_tokens=c.sampling.max_new_tokens,
+    dtype=jnp.dtype(c.dtype),
+    mesh=mesh,
+  )
+
+
+def advised(c: ConfigDict, algorithm: ModuleType, experience: Experience) -> Experience:
+  """With the algorithm's advantages; a KL in the reward is added to each token's."""
+  extra = {}
+  if c.kl.where == "reward":
+    k1_BT = kl(experience.old_BT, experience.reference_BT, "k1")
+    extra["kl_reward_BT"] = -c.kl.beta * k1_BT
+  return algorithm.advantages(
+    experience, group=c.sampling.samples, **_hyper(c), **extra
+  )
+
+
+def updater(
+  c: ConfigDict, model: Any, algorithm: ModuleType, tx: optax.GradientTransformation
+) -> Any:
+  """(state, played, step, ids) → (state, values): epochs × minibatches updates."""
+  loss_fn = policy.policy_loss(
+    model,
+    algorithm,
+    _hyper(c),
+    estimator=c.kl.estimator,
+    aggregation=c.aggregation,
+    temperature=c.sampling.temperature,
+  )
+  one = functools.partial(
+    steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
+  )
+  step_fn = jax.jit(one, donate_argnums=0)
+  beta = c.kl.beta if c.kl.where == "loss" else 0.0
+  size = c.prompts_per_step // c.minibatches
+
+  def update(
+    state: TrainState, played: Played, step: int, ids: list[str]
+  ) -> tuple[TrainState, dict[str, float]]:
+    whole = policy.grouped(played.replies, played.experience, beta)
+    found = []
+    for part in range(c.epochs * c.minibatches):
+      first = part % c.minibatches * size
+      some = jax.tree.map(lambda x, a=first: x[a : a + size], whole)
+      state, scalars = step_fn(state, some)
+      found.append(steps.finite(scalars, step, ids))
+    return state, {name: np.mean([row[name] for row in found]) for name in found[0]}
+
+  return update
+
+
+def _hyper(c: ConfigDict) -> dict[str, Any]:
+  return {name: value for name, value in c.algorithm.items() if name != "name"}
+
+
+def main() -> None:
+  config = config_flags.DEFINE_config_file("config", None, "configs/<stage>.py[:args]")
+  workdir = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(lambda argv: run(config.value, workdir.value))
+
+
+if __name__ == "__main__":
+  main()
