@@ -69,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
   c.optim = {
     "name": "adamw",
-    "lr": 2e-4 if tiny else 1e-6,
+    "lr": 3e-4 if tiny else 1e-6,
     "schedule": "constant",
     "warmup_steps": 0,
     "b1": 0.9,

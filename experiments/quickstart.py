@@ -2,39 +2,59 @@
 
   python -m experiments.quickstart --workdir runs/quickstart [--smoke]
 
-Speech is synthesised, a tiny audio model learns to hear (pre-alignment), to speak
-about what it hears and to converse (SFT); it is evaluated on held-out dialogues beside
-silence of equal length, exported to Hugging Face format, and DIR/report.html tells the
-story. Killed anywhere, the same command goes on where it stopped.
+Speech is synthesised; a tiny audio model learns to hear (pre-alignment), to speak
+about what it hears and to converse (SFT). Simulated raters prefer some replies to
+others, a reward model of several dimensions learns from them, and from the one SFT
+start three arms go on with the same prompts and budget: RLVR, RLVR with a KL, and RLHF
+with that KL. All are evaluated on the same held-out dialogues, exported to Hugging Face
+format, and DIR/report.html tells the story. Killed anywhere, the same command goes on
+where it stopped.
 """
 
 import argparse
 import json
 import shutil
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
-from configs import prealign, sft
+from configs import prealign, reward_model, rlhf, rlvr, sft
 from experiments import report
-from stepaudio_jax import checkpoint, evaluate, logs, train
-from stepaudio_jax.data.world import build
+from experiments.stages import Stages
+from stepaudio_jax import checkpoint, evaluate, generate, train, train_rl
+from stepaudio_jax.data.world import build, preferences, prompts, raters
 from stepaudio_jax.hf import export
+from stepaudio_jax.text import tokenizer as tokenizers
+
+# Tasks that the SFT start answers neither rarely nor nearly always: prompts of RL.
+TASKS = ("pitch", "rate", "emotion")
+ARMS = {
+  "rlvr": "RLVR",
+  "rlvr_kl": "RLVR with the same KL",
+  "rlhf": "RLHF",
+}
+POLICIES = ("sft", *ARMS)
+_RATERS, _RATERS_PER_ITEM, _PAIRS_PER_DIALOGUE = 6, 3, 3
+_TEMPERATURES = (0.7, 1.1)
 
 
 def run(workdir: Path, *, smoke: bool = False, seed: int = 0) -> Path:
   """Runs every stage that is not done yet and returns the path of the report."""
   d = workdir
-  stages = Stages(d, smoke)
-  hear, speak, talk = recipes(d, smoke, seed)
+  stages = Stages(d, smoke=smoke, seed=seed)
+  if jax.config.jax_compilation_cache_dir is None:  # the stages share programs
+    jax.config.update("jax_compilation_cache_dir", str(d.resolve() / "xla_cache"))
+  c = recipes(d, smoke, seed)
   stages.run("speech", "Synthesise speech", lambda: speech(d / "world", smoke, seed))
-  stages.run("hear", "Pre-alignment: hear", lambda: train.run(hear, d / "hear"))
-  stages.run("speak", "Pre-alignment: speak", lambda: train.run(speak, d / "speak"))
-  stages.run("sft", "Cold-start SFT", lambda: train.run(talk, d / "sft"))
-  stages.run("evaluation", "Evaluate beside silence", lambda: evaluation(d, smoke))
+  stages.run("hear", "Pre-alignment: hear", lambda: train.run(c.hear, d / "hear"))
+  stages.run("speak", "Pre-alignment: speak", lambda: train.run(c.speak, d / "speak"))
+  stages.run("sft", "Cold-start SFT", lambda: train.run(c.sft, d / "sft"))
+  stages.run("preferences", "Simulated preferences", lambda: prefer(d, smoke, seed))
+  stages.run("rm", "Reward model", lambda: train.run(c.rm, d / "rm"))
+  for arm, title in ARMS.items():
+    stages.run(arm, title, lambda arm=arm: train_rl.run(c[arm], d / arm))
+  stages.run("evaluation", "Evaluate all of them", lambda: evaluation(d, smoke))
   stages.run("export", "Export to Hugging Face", lambda: hugging_face(d))
   page = report.write(d)
   print(stages.budget())
@@ -52,111 +72,140 @@ def speech(folder: Path, smoke: bool, seed: int) -> None:
     text_rows=50 if smoke else 1000,
     progress=True,
   )
+  for split in ("train", "heldout"):
+    prompts.write_prompts(folder, split, TASKS, None, seed)
 
 
-def recipes(d: Path, smoke: bool, seed: int) -> tuple[ConfigDict, ...]:
-  """(hear, speak, sft), each starting from the one before."""
+def recipes(d: Path, smoke: bool, seed: int) -> ConfigDict:
+  """One of each stage, each starting from the one before; the arms from one start."""
   flag = ",smoke" if smoke else ""
-  hear = prealign.get_config(f"phase=hear{flag}")
-  hear.data.options.speech.path = str(d / "world" / "clips-train.jsonl")
-  speak = prealign.get_config(f"phase=speak{flag}")
-  speak.init = str(d / "hear")
-  speak.data.options.dialogue.path = str(d / "world" / "captions-train.jsonl")
-  talk = sft.get_config("smoke" if smoke else "")
-  talk.init = str(d / "speak")
-  talk.data.options.dialogue.path = str(d / "world" / "dialogues-train.jsonl")
-  for c in (hear, speak, talk):
-    c.data.cache = str(d / "cache")
-    c.seed = seed
-  return hear, speak, talk
+  world, c = d / "world", ConfigDict()
+  c.hear = prealign.get_config(f"phase=hear{flag}")
+  c.hear.data.options.speech.path = str(world / "clips-train.jsonl")
+  c.speak = prealign.get_config(f"phase=speak{flag}")
+  c.speak.init = str(d / "hear")
+  c.speak.data.options.dialogue.path = str(world / "captions-train.jsonl")
+  c.sft = sft.get_config("smoke" if smoke else "")
+  c.sft.init = str(d / "speak")
+  c.sft.data.options.dialogue.path = str(world / "dialogues-train.jsonl")
+  c.rm = reward_model.get_config("smoke" if smoke else "")
+  c.rm.init = str(d / "sft")
+  c.rm.data.options.preference.path = str(world / "preferences-train.jsonl")
+  c.rlvr = rlvr.get_config(f"algorithm=grpo{flag}")
+  c.rlvr_kl = rlvr.get_config(f"algorithm=grpo{flag}")
+  c.rlhf = rlhf.get_config(f"algorithm=grpo{flag}")
+  c.rlvr_kl.kl.beta = c.rlhf.kl.beta
+  c.rlhf.reward_model = str(d / "rm")
+  for arm in ARMS:
+    c[arm].init = str(d / "sft")
+    c[arm].data.options.prompts.path = str(world / "prompts-{split}.jsonl")
+  for stage in c.values():
+    stage.data.cache = str(d / "cache")
+    stage.seed = seed
+  return c
+
+
+def prefer(d: Path, smoke: bool, seed: int) -> None:
+  """Pairs of replies, half of them the SFT model's, and what simulated raters say."""
+  world = d / "world"
+  panel = raters.raters(_RATERS, seed=seed)
+  tokenizer = tokenizers.load("tiny")
+  for split, count in (
+    ("train", 12 if smoke else 480),
+    ("heldout", 12 if smoke else 120),
+  ):
+    dialogues = build.read_jsonl(world / f"prompts-{split}.jsonl")[:count]
+    truths = {
+      row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")
+    }
+    asked = build.write_jsonl(world / f"asked-{split}.jsonl", dialogues)
+    rows = preferences.rows(
+      dialogues,
+      [truths[row["id"]] for row in dialogues],
+      panel,
+      seed=seed,
+      pairs=_PAIRS_PER_DIALOGUE * count,
+      raters_per_item=_RATERS_PER_ITEM,
+      sampled=sampled(d, asked, seed),
+      length=lambda text: len(tokenizer.encode(text)),
+    )
+    build.write_jsonl(world / f"preferences-{split}.jsonl", rows)
+
+
+def sampled(d: Path, asked: Path, seed: int) -> dict[str, list[dict]]:
+  """Dialogue id → the SFT model's replies, one at each temperature."""
+  found: dict[str, list[dict]] = {}
+  for temperature in _TEMPERATURES:
+    out = asked.with_name(f"{asked.stem}-replies-{temperature}.jsonl")
+    generate.rollouts(
+      checkpoint=d / "sft",
+      jsonl=asked,
+      out=out,
+      cache=d / "cache",
+      batch_size=64,
+      max_new_tokens=48,
+      temperature=temperature,
+      seed=seed,
+    )
+    for row in build.read_jsonl(out):
+      if row["answer"] is not None:  # the thought closed
+        reply = {"text": row["answer"], "think": row["think"]}
+        reply["model"] = f"sft, temperature {temperature}"
+        found.setdefault(row["dialogue_id"], []).append(reply)
+  return found
 
 
 def evaluation(d: Path, smoke: bool) -> None:
+  """All policies on the same held-out dialogues by the same protocol; reward model."""
+  for policy in POLICIES:
+    evaluate.run(
+      checkpoint=d / policy,
+      benchmarks=["world"],
+      data=d / "world",
+      out=d / "evaluation" / policy,
+      cache=d / "cache",
+      batch_size=16 if smoke else 128,
+      max_new_tokens=48,
+    )
   evaluate.run(
-    checkpoint=d / "sft",
-    benchmarks=["world"],
+    checkpoint=d / "rm",
+    benchmarks=["reward_model"],
     data=d / "world",
-    out=d / "evaluation",
-    batch_size=16 if smoke else 64,
+    out=d / "evaluation" / "rm",
+    cache=d / "cache",
   )
 
 
 def hugging_face(d: Path) -> None:
-  model = checkpoint.load_model(d / "sft")
-  tasks = json.loads((d / "evaluation" / "world.json").read_text())["tasks"]
-  scores = {
-    f"{task}, accuracy on {row['n']} held-out dialogues": round(row["accuracy"], 3)
-    for task, row in tasks.items()
-  }
-  if (d / "export").exists():  # whole, since an export is renamed when it is whole
-    shutil.rmtree(d / "export")
-  export.export(
-    model.params,
-    model.size,
-    d / "export",
-    tokenizer=model.tokenizer,
-    card={
-      "name": "stepaudio_jax quick start",
-      "license": "apache-2.0",
-      "languages": ["en"],
-      "summary": "A tiny audio reasoning model that learned from synthetic speech in "
-      "minutes, to show the recipe. It is no assistant.",
-      "data": "Speech by espeak-ng about a synthetic world (stepaudio_jax/data/world); "
-      "no recording of a person. Replies were scored by a simulated listener.",
-      "scores": scores,
-      "command": json.loads((d / "stages.json").read_text())["command"],
-    },
-  )
-
-
-class Stages:
-  """DIR/stages.json: which stages are done, and what each cost."""
-
-  def __init__(self, workdir: Path, smoke: bool):
-    workdir.mkdir(parents=True, exist_ok=True)
-    self._path = workdir / "stages.json"
-    self._state = {
-      "stages": [],
-      "total_seconds": 0.0,
-      "smoke": smoke,
-      "command": " ".join(["python -m experiments.quickstart", *sys.argv[1:]]),
+  """DIR/export/<policy>, a Hugging Face directory each."""
+  for policy in POLICIES:
+    model = checkpoint.load_model(d / policy)
+    result = json.loads((d / "evaluation" / policy / "world.json").read_text())
+    scores = {
+      f"{task}, accuracy on {row['n']} held-out dialogues": round(row["accuracy"], 3)
+      for task, row in result["tasks"].items()
     }
-    if self._path.exists():
-      self._state = json.loads(self._path.read_text())
-    if self._state["smoke"] != smoke:
-      raise SystemExit(f"{workdir} holds a run with smoke={not smoke}")
-
-  def run(self, name: str, title: str, work: Callable[[], object]) -> None:
-    """Does the work, unless it was done; a stage that was begun is resumed."""
-    rows = self._state["stages"]
-    row = next((row for row in rows if row["name"] == name), None)
-    if row is None:
-      row = {"name": name, "title": title, "seconds": 0.0, "done": False}
-      row |= {"resumed": False, "note": ""}
-      rows.append(row)
-    elif row["done"]:
-      logs.say(f"── {title}: done before")
-      return
-    else:
-      row["resumed"], row["note"] = True, "killed and resumed; time since the resume"
-    self._write()
-    logs.say(f"── {title}")
-    start = time.perf_counter()
-    work()
-    row["seconds"], row["done"] = time.perf_counter() - start, True
-    self._state["total_seconds"] = sum(row["seconds"] for row in rows)
-    self._write()
-
-  def budget(self) -> str:
-    lines = [
-      f"{row['seconds']:7.1f} s  {row['title']}" for row in self._state["stages"]
-    ]
-    return "\n".join([*lines, f"{self._state['total_seconds']:7.1f} s  in all"])
-
-  def _write(self) -> None:
-    aside = self._path.with_suffix(".partial")
-    aside.write_text(json.dumps(self._state, indent=1))
-    aside.replace(self._path)
+    folder = d / "export" / policy
+    if folder.exists():  # whole, since an export is renamed when it is whole
+      shutil.rmtree(folder)
+    export.export(
+      model.params,
+      model.size,
+      folder,
+      tokenizer=model.tokenizer,
+      card={
+        "name": f"stepaudio_jax quick start: {ARMS.get(policy, 'SFT')}",
+        "license": "apache-2.0",
+        "languages": ["en"],
+        "summary": "A tiny audio reasoning model that learned from synthetic speech in "
+        "minutes, to show the recipe. It is no assistant.",
+        "data": "Speech by espeak-ng about a synthetic world "
+        "(stepaudio_jax/data/world); no recording of a person. Replies were scored by "
+        "simulated listeners.",
+        "scores": scores,
+        "command": json.loads((d / "stages.json").read_text())["command"],
+      },
+    )
 
 
 def main() -> None:

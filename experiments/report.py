@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from experiments import report_charts, report_dialogues
+from stepaudio_jax.core import files
 from stepaudio_jax.data import jsonl
 
 HERE = pathlib.Path(__file__).parent
@@ -79,9 +80,8 @@ def write(workdir: epath.PathLike) -> epath.Path:
   folder = epath.Path(workdir)
   page = _template().render(**contents(folder)).strip() + "\n"
   path = folder / "report.html"
-  aside = folder / "report.html.partial"
-  aside.write_text(page, encoding="utf-8")
-  aside.replace(path)
+  with files.aside(path) as partial:
+    partial.write_text(page, encoding="utf-8")
   return path
 
 

@@ -16,6 +16,7 @@ _SEEN_TO_WORK = {
   "grain": "0.2.18",
 }
 _NEEDED_GIB = 6
+_INSTALL = "pip install -e ."
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def _packages() -> list[str]:
   try:
     wanted = metadata.requires("stepaudio_jax") or []
   except metadata.PackageNotFoundError:
-    return ["stepaudio_jax itself is not installed: pip install -e ."]
+    return [f"stepaudio_jax itself is not installed: {_INSTALL}"]
   for text in wanted:
     requirement = Requirement(text)
     if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
@@ -45,14 +46,14 @@ def _packages() -> list[str]:
     try:
       version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-      problems.append(f"{requirement.name} is missing: pip install '{requirement}'")
+      problems.append(f"{requirement} is missing: {_INSTALL}")
       continue
     tested = _SEEN_TO_WORK.get(requirement.name)
     note = f" (tests ran with {tested})" if tested and tested != version else ""
     print(f"ok    {requirement.name} {version}{note}")
     if not requirement.specifier.contains(version, prereleases=True):
       problems.append(
-        f"{requirement.name} {version} is outside {requirement.specifier}"
+        f"{requirement.name} {version} is outside {requirement.specifier}: {_INSTALL}"
       )
   return problems
 
@@ -77,7 +78,7 @@ def _devices() -> list[str]:
   if accelerator and jax.default_backend() == "cpu":
     problems.append(
       "an accelerator is there but jax runs on the CPU: "
-      "pip install 'stepaudio_jax[cuda]' or 'stepaudio_jax[tpu]'"
+      'pip install -e ".[cuda]" or pip install -e ".[tpu]"'
     )
   return problems
 
@@ -101,14 +102,23 @@ def _machine(workdir: str) -> list[str]:
   print(f"ok    Python {platform.python_version()} on {platform.platform()}")
   print(f"ok    {os.cpu_count()} cores")
   problems = []
-  free = shutil.disk_usage(workdir).free / 2**30
-  print(f"ok    {free:.1f} GiB free in {os.path.abspath(workdir)}")
+  folder = _existing(workdir)
+  free = shutil.disk_usage(folder).free / 2**30
+  print(f"ok    {free:.1f} GiB free in {folder}")
   if free < _NEEDED_GIB:
     problems.append(f"{free:.1f} GiB of disk is little; {_NEEDED_GIB} are safe")
   memory = _memory_gib()
   if memory is not None and memory < _NEEDED_GIB:
     problems.append(f"{memory:.1f} GiB of memory; the quick start needs {_NEEDED_GIB}")
   return problems
+
+
+def _existing(folder: str) -> str:
+  """The folder, or the nearest one above it: a workdir is made by its first run."""
+  folder = os.path.abspath(folder)
+  while not os.path.isdir(folder):
+    folder = os.path.dirname(folder)
+  return folder
 
 
 def _memory_gib() -> float | None:

@@ -3,20 +3,27 @@ r"""Replies of a checkpoint: to recordings and a question, or to a file of dialo
   python -m stepaudio_jax.generate --checkpoint runs/sft --audio question.wav \
     --prompt "How fast do I speak?"
   python -m stepaudio_jax.generate --checkpoint runs/sft --jsonl dialogues.jsonl \
-    --out rollouts.jsonl --samples 8
+    --out rollouts.jsonl --samples 8 --keep 3..6
 
 The first prints thought and answer; the recordings come before the text in one human
 turn. The second asks for the last reply of every dialogue, several times, and writes
 rollout rows. The same seed gives the same replies in batches of any size.
+
+With --keep the dialogues need answers: rollout rows have {"reward": {"accuracy"}}, and
+behind them stands a row {"id", "passes", "n", "kept"} for each dialogue: its id, how
+many of its n replies are right, and whether that is within the bounds, both included
+(R1 §4.1 trains on prompts where 3 to 6 of 8 replies are right).
 """
 
 import argparse
+import collections
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 from etils import epath
 
@@ -28,7 +35,9 @@ from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.data.schema import Audio, Dialogue
 from stepaudio_jax.evals.parts import files
 from stepaudio_jax.evals.parts import prompts as prompts_lib
+from stepaudio_jax.evals.parts.prompts import Prompts
 from stepaudio_jax.evals.parts.replies import Options, Reply, replies
+from stepaudio_jax.rewards import accuracy
 
 OPTIONS = {"batch_size": 16, "max_new_tokens": 512, "temperature": 0.7}
 
@@ -79,6 +88,7 @@ def rollouts(
   jsonl: epath.PathLike,
   out: epath.PathLike,
   cache: epath.PathLike | None = None,
+  keep: tuple[int, int] | None = None,
   thinking: bool = True,
   **options: Any,
 ) -> dict[str, int]:
@@ -88,33 +98,83 @@ def rollouts(
     jsonl: rows of the dialogue schema; a last turn of the assistant is asked anew.
     out: replaced when all rows are there.
     cache: of encoder frames; by default a temporary folder.
+    keep: fewest and most right replies of a dialogue that is kept; every dialogue
+      then gets a row too (the module's text).
 
   Returns:
-    How many prompts there are, how many failed (too long), how many rows were
-    written, and how many of these were cut short by max_new_tokens.
+    How many prompts there are, how many failed (too long), how many rollout rows were
+    written, how many of these were cut short by max_new_tokens and, with `keep`, how
+    many dialogues are kept.
+
+  Raises:
+    ValueError: impossible options or bounds, a wrong row or, with `keep`, a dialogue
+      without an answer.
   """
   chosen = Options(**OPTIONS | options)
+  if keep and not 0 <= keep[0] <= keep[1] <= chosen.samples:
+    raise ValueError(f"keep={keep} is not within 0..samples={chosen.samples}")
   step_folder = checkpoints.step_folder(checkpoint)
-  talks = prompts_lib.corpus(jsonl)
+  corpus = prompts_lib.corpus(jsonl)
+  talks = prompts_lib.dialogues(corpus)
+  for talk in talks if keep else ():
+    accuracy.check(talk.row)
   model = checkpoints.load_model(step_folder)
   with tempfile.TemporaryDirectory() as folder, files.aside(out) as partial:
     asked = prompts_lib.prompts(
       model,
-      prompts_lib.dialogues(talks),
-      talks.key,
+      talks,
+      corpus.key,
       cache or folder,
       max_tokens=chosen.room(model.size.max_positions),
       thinking=thinking,
     )
     counts = {"prompts": len(asked.fitting) + len(asked.failed)}
     counts |= {"failed": len(asked.failed), "rows": 0, "truncated": 0}
+    rights = collections.Counter()
     with partial.open("w") as file:
       for reply in replies(model, asked, chosen):
         row = rollout_row(reply, int(step_folder.name), chosen, thinking)
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if keep:
+          right = _accuracy(reply, thinking)
+          row["reward"] = {"accuracy": right}
+          rights[reply.prompt.id] += int(right)
+        _write(file, row)
         counts["rows"] += 1
         counts["truncated"] += reply.truncated
+      if keep:
+        summaries = kept_rows(asked, rights, chosen.samples, keep)
+        for row in summaries:
+          _write(file, row)
+        counts["kept"] = sum(row["kept"] for row in summaries)
   return counts
+
+
+def kept_rows(
+  asked: Prompts, rights: Mapping[str, int], samples: int, keep: tuple[int, int]
+) -> list[dict[str, Any]]:
+  """A row of each dialogue; one that could not be asked has no replies.
+
+  Args:
+    rights: right replies by the id of their prompt.
+  """
+  low, high = keep
+  rows = [
+    {"id": prompt.dialogue_id, "passes": rights[prompt.id], "n": samples}
+    for prompt in asked.fitting
+  ]
+  rows = [{**row, "kept": low <= row["passes"] <= high} for row in rows]
+  nothing = {"passes": 0, "n": 0, "kept": False}
+  return rows + [{"id": prompt.dialogue_id, **nothing} for prompt, _ in asked.failed]
+
+
+def _accuracy(reply: Reply, thinking: bool) -> float:
+  """1 if right; a prompt that holds an empty thought is read with it."""
+  text = reply.text if thinking else f"\n</think>\n{reply.text}"
+  return accuracy.score(reply.prompt.row, text)
+
+
+def _write(file: TextIO, row: dict[str, Any]) -> None:
+  file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def rollout_row(
@@ -155,6 +215,14 @@ def _content_key(audio: Audio) -> str:
   return audio_io.content_key(audio.source, name=audio.name)
 
 
+def bounds(text: str) -> tuple[int, int]:
+  """(3, 6) of "3..6"."""
+  found = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+  if not found:
+    raise argparse.ArgumentTypeError(f"{text!r} is not LOW..HIGH, such as 3..6")
+  return int(found[1]), int(found[2])
+
+
 def parser() -> argparse.ArgumentParser:
   out = argparse.ArgumentParser(
     prog="python -m stepaudio_jax.generate",
@@ -174,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
   many.add_argument("--jsonl", default=unset, metavar="FILE", help="dialogues")
   many.add_argument("--out", default=unset, metavar="FILE")
   many.add_argument("--samples", type=int, default=unset, metavar="K")
+  many.add_argument("--keep", type=bounds, default=unset, metavar="LOW..HIGH")
   many.add_argument("--batch_size", type=int, default=unset, metavar="N")
   many.add_argument("--cache", default=unset, metavar="DIR", help="encoder frames")
   drawn = out.add_argument_group(f"drawing; by default {OPTIONS}")
@@ -192,7 +261,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parsing = parser()
   arguments = vars(parsing.parse_args(argv))
   one = sorted({"audio", "prompt", "system"} & set(arguments))
-  many = sorted({"jsonl", "out", "samples", "batch_size", "cache"} & set(arguments))
+  keys = {"jsonl", "out", "samples", "keep", "batch_size", "cache"}
+  many = sorted(keys & set(arguments))
   if one and many:
     parsing.error(f"{one} ask for one reply and {many} for rollout rows: choose")
   if not {"audio", "prompt"} & set(one) and not {"jsonl", "out"} <= set(many):

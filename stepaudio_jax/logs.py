@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -22,7 +23,7 @@ from stepaudio_jax.core import files, progress, recipe
 
 # Changing these between two starts of one run changes no number that it computes.
 _FREE = ("log.", "checkpoint.")
-# A cosine or line is cut to it; a constant rate is not.
+# Free only where the rate is constant: a cosine or line is cut to its length.
 _STEPS, _SCHEDULE = "total_steps", "optim.schedule"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # The same program gives other bits where one of these is another.
@@ -42,8 +43,7 @@ class Metrics:
   def __init__(self, workdir: epath.PathLike, *, start_step: int, total_steps: int):
     self._path = epath.Path(workdir) / "metrics.jsonl"
     kept = [row for row in read_metrics(self._path) if row["step"] <= start_step]
-    with files.aside(self._path) as partial:
-      partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    _write(self._path, "".join(json.dumps(row) + "\n" for row in kept))
     self._file = self._path.open("a")
     self._board = SummaryWriter(
       str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
@@ -79,7 +79,7 @@ class Journal:
   def __init__(self, path: epath.PathLike, *, start_step: int):
     path = epath.Path(path)
     self.kept = [row for row in read_metrics(path) if row["step"] <= start_step]
-    _write_aside(path, "".join(json.dumps(row) + "\n" for row in self.kept))
+    _write(path, "".join(json.dumps(row) + "\n" for row in self.kept))
     self._file = path.open("a")
 
   def write(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -92,7 +92,7 @@ class Journal:
 
 def write_json(path: epath.PathLike, value: Any) -> None:
   """Writes an object whole or not at all."""
-  _write_aside(epath.Path(path), json.dumps(value, indent=1))
+  _write(path, json.dumps(value, indent=1))
 
 
 def say(text: str) -> None:
@@ -108,6 +108,11 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     return []
   lines = path.read_text().split("\n")
   return [json.loads(line) for line in lines[:-1]]
+
+
+def _write(path: epath.PathLike, text: str) -> None:
+  with files.aside(path) as partial:
+    partial.write_text(text)
 
 
 def _json_number(value: float | None) -> float | None:
@@ -131,14 +136,11 @@ def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
       if key not in before or key not in now or before[key] != now[key]
     ]
     if changed:
-      note = (
-        f" ({_STEPS} may change only with {_SCHEDULE} = 'constant': a "
-        f"{now[_SCHEDULE]!r} schedule is made for its length.)"
-      )
+      cut = any(line.startswith(f"{_STEPS}:") for line in changed)
+      note = f" {_STEPS} may change only with {_SCHEDULE} 'constant'." if cut else ""
       raise ValueError(
         f"{workdir} holds a run of another config: {'; '.join(changed)}. "
-        "Use another workdir, or the config it was started with."
-        + (note if _STEPS in _fixed(now) and before[_STEPS] != now[_STEPS] else "")
+        f"Use another workdir, or the config it was started with.{note}"
       )
   return workdir
 
@@ -157,16 +159,14 @@ def record(workdir: epath.Path, config: ConfigDict) -> None:
   other devices, cores or versions than the one before is warned of.
   """
   now = recipe.flat(config)
-  text = json.dumps({"hash": config_hash(now), "config": now}, indent=1)
   path, start = workdir / "manifest.json", manifest(now)
   first = json.loads(path.read_text()) if path.exists() else start | {"starts": []}
   if first["starts"]:
     _warn_of_other_bits(first["starts"][-1], start)
   first["starts"].append({"time": datetime.now(UTC).isoformat("T", "seconds")} | start)
   if jax.process_index() == 0:
-    for name, content in ("config.json", text), (path.name, json.dumps(first, indent=1)):
-      with files.aside(workdir / name) as partial:
-        partial.write_text(content)
+    write_json(workdir / "config.json", {"hash": config_hash(now), "config": now})
+    write_json(path, first)
 
 
 def _warn_of_other_bits(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -114,7 +114,12 @@ def sample(
   if stream_B.shape != (rows,):
     raise ValueError(f"stream_B has shape {stream_B.shape}; there are {rows} prompts")
   needed = {key: params[key] for key in ("adaptor", "decoder") if key in params}
-  return _sample(needed, prompts, rng, stream_B, model=model, settings=settings)
+  # Logits are divided before they are drawn from: one program for all temperatures.
+  divisor = np.float32(settings.temperature or 1.0)
+  settings = dataclasses.replace(settings, temperature=float(temperature > 0))
+  return _sample(
+    needed, prompts, rng, stream_B, divisor, model=model, settings=settings
+  )
 
 
 def _check(prompts: Batch, model: StepAudio, settings: Settings) -> None:
@@ -155,7 +160,7 @@ class _State:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
-def _sample(params, prompts, rng, stream_B, *, model, settings) -> Rollout:
+def _sample(params, prompts, rng, stream_B, divisor, *, model, settings) -> Rollout:
   apply = functools.partial(model.apply, {"params": params})
   rows, length = prompts.token_BT.shape
   slots = length + settings.max_new_tokens
@@ -181,7 +186,7 @@ def _sample(params, prompts, rng, stream_B, *, model, settings) -> Rollout:
 
   def drawn(state: _State, x_BD: Array) -> _State:
     """`state` with the next token of the living rows, read from x_BD."""
-    logits_BV = apply(x_BD, method="logits")
+    logits_BV = apply(x_BD, method="logits") / divisor
     step_key_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, state.step)
     token_B, logprob_B = draw(logits_BV, step_key_B, settings)
     stopped_B = (token_B[:, None] == jnp.asarray(settings.stop_ids)[None]).any(axis=1)

@@ -34,12 +34,15 @@ class NonFiniteLoss(FloatingPointError):
 def finite(scalars: dict[str, Array], step: int, ids: Sequence[str]) -> dict[str, float]:
   """The scalars of `train_step` on the host, named "train/…".
 
+  A batch without a single target has no loss (NaN) and a gradient of zero.
+
   Raises:
     NonFiniteLoss: naming the step and the batch's examples.
   """
   host = jax.device_get(scalars)
   values = {f"train/{name}": float(value) for name, value in host.items()}
-  for name in ("train/loss", "train/grad_norm"):
+  checked = ("train/grad_norm", *["train/loss"] * (values["train/targets"] > 0))
+  for name in checked:
     if not math.isfinite(values[name]):
       raise NonFiniteLoss(f"{name} is {values[name]} at step {step}, examples {ids}")
   return values
@@ -67,7 +70,8 @@ def train_step(
     microbatches: how many parts are run one after another.
 
   Returns:
-    The next state, and scalars: every metric as a mean, `grad_norm`.
+    The next state, and scalars: every metric as a mean, `grad_norm`, and `targets`, the
+    divisor of the loss.
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
 
@@ -91,6 +95,7 @@ def train_step(
     rng=state.rng,
   )
   scalars = {name: masked.ratio(value) for name, value in metrics.items()}
+  scalars["targets"] = metrics["loss"].count
   return state, scalars | {"grad_norm": optax.tree.norm(grads)}
 
 

@@ -119,7 +119,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       clock = time.perf_counter()
       prompts, ids = next(batches)
       rng = jax.random.fold_in(jax.random.key(c.seed), step)
-      played = actor.play(state.params, prompts, [feed.row(i) for i in ids], rng)
+      asked = [feed.row(name) for name in ids]
+      played = actor.play(state.params, prompts, asked, rng)
       learned = dataclasses.replace(played, experience=advantages(played.experience))
       state, values = update(state, learned, step, ids)
       values |= summary.summary(played, c.sampling.samples)
@@ -128,7 +129,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        samples.write(summary.rows(step, ids, learned, c.log.prompts))
+        samples.write(summary.rows(step, asked, learned, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       if saved.due(step, c.total_steps):

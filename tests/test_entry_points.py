@@ -73,6 +73,12 @@ def test_a_wrong_recipe_argument_lists_the_choices(tmp_path):
   assert not os.path.exists(workdir)
 
 
+def test_the_doctor_looks_at_the_disk_of_a_workdir_to_be(tmp_path):
+  done = call("stepaudio_jax.doctor", "--workdir", str(tmp_path / "runs" / "new"))
+  assert f"GiB free in {tmp_path}\n" in done.stdout
+  assert not list(tmp_path.iterdir())
+
+
 def test_the_doctor_finds_this_environment_in_order():
   done = call("stepaudio_jax.doctor")
   assert "speech synthesis" in done.stdout

@@ -1,5 +1,6 @@
 """Replies and rollout rows from a checkpoint of random weights."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -156,7 +157,10 @@ def test_wrong_files_are_named(folder, capsys):
     (["--system", "x"], "give --audio, --prompt or both, or else --jsonl and --out"),
     (["--jsonl", "x"], "give --audio, --prompt or both, or else --jsonl and --out"),
     (["--prompt", "x", "--samples", "2"], "['prompt'] ask for one reply and"),
-    (["--prompt", "x", "--keep", "3..6"], "unrecognized arguments: --keep"),
+    (["--prompt", "x", "--keep", "3..6"], "['prompt'] ask for one reply and ['keep']"),
+    (["--jsonl", "x", "--out", "y", "--keep", "3"], "'3' is not LOW..HIGH, such as"),
+    (["--jsonl", "x", "--out", "y", "--keep=-1..2"], "'-1..2' is not LOW..HIGH"),
+    (["--keep", "3..6"], "give --audio, --prompt or both, or else --jsonl and --out"),
   ],
 )
 def test_arguments_that_do_not_go_together(arguments, wanted, capsys):
@@ -191,3 +195,109 @@ def test_a_failed_run_leaves_the_old_rows(folder, monkeypatch):
       max_new_tokens=NEW,
     )
   assert out.read_text() == "old\n"
+
+
+def answered(folder, name, **changes):
+  """The world's dialogues with their answers, and those of `changes` instead."""
+  truths = (folder / "world" / "truth-heldout.jsonl").read_text().splitlines()
+  truths = {row["id"]: row for row in map(json.loads, truths)}
+  lines = (folder / "world" / "dialogues-heldout.jsonl").read_text().splitlines()
+  path = folder / "world" / f"{name}.jsonl"
+  with path.open("w") as file:
+    for row in map(json.loads, lines):
+      row["answer"] = truths[row["id"]]["answer"]
+      if "choices" in truths[row["id"]]:
+        row["choices"] = truths[row["id"]]["choices"]
+      row |= changes.get(row["id"], {})
+      file.write(json.dumps(row) + "\n")
+  return path
+
+
+# What the model is made to say to each prompt: two, one and no right replies of three.
+SAID = {
+  "p-c0#0": ["x\n</think>\nlow", "x\n</think>\nhigh", "x\n</think>\nIt is A."],
+  "p-c1#0": ["x\n</think>\nhigh", "high", "\n</think>\nhigh or low"],
+  "p-c2#0": ["low</think>", "x</think>low", "high"],
+  "p-c3#0": ["x</think>middle"] * 3,
+  "d-0#1": ["x</think>2 9", "x</think>29", "x</think>nine two"],
+}
+RIGHTS = {"p-c0": 2, "p-c1": 1, "p-c2": 0, "p-c3": 3, "d-0": 2}
+
+
+@pytest.fixture
+def saying(monkeypatch):
+  """Replaces the texts of sampled replies by those of SAID."""
+  real = generate.replies
+
+  def replies(model, asked, options):
+    for reply in real(model, asked, options):
+      said = SAID[reply.prompt.id][reply.sample]
+      yield dataclasses.replace(reply, text=said)
+
+  monkeypatch.setattr(generate, "replies", replies)
+
+
+def test_keep_counts_right_replies_and_keeps_the_middle(folder, saying, capsys):
+  source = answered(folder, "answered")
+  generate.main(
+    [
+      *("--checkpoint", str(folder / "run"), "--jsonl", str(source)),
+      *("--out", str(folder / "keep.jsonl"), "--cache", str(folder / "cache")),
+      *("--samples", "3", "--keep", "1..2", "--batch_size", "2"),
+      *("--max_new_tokens", str(NEW)),
+    ]
+  )
+  out = capsys.readouterr().out
+  assert out == "6 prompts, 1 failed, 15 rows, 15 truncated, 3 kept\n"
+  rows = list(map(json.loads, (folder / "keep.jsonl").read_text().splitlines()))
+  rolled, summaries = rows[:15], rows[15:]
+  assert all(set(row) == ROW_KEYS | {"reward"} for row in rolled)
+  for name, passes in RIGHTS.items():
+    given = [row["reward"] for row in rolled if row["dialogue_id"] == name]
+    assert sum(reward["accuracy"] for reward in given) == passes
+  assert summaries == [
+    {"id": "p-c0", "passes": 2, "n": 3, "kept": True},
+    {"id": "p-c1", "passes": 1, "n": 3, "kept": True},
+    {"id": "p-c2", "passes": 0, "n": 3, "kept": False},
+    {"id": "p-c3", "passes": 3, "n": 3, "kept": False},
+    {"id": "d-0", "passes": 2, "n": 3, "kept": True},
+    {"id": "p-long", "passes": 0, "n": 0, "kept": False},
+  ]
+
+
+def test_keep_without_thinking_reads_all_as_the_answer(folder, saying, monkeypatch):
+  monkeypatch.setitem(SAID, "p-c1#0", ["high", "low", "It is high."])
+  source = answered(folder, "unthinking")
+  counts = generate.rollouts(
+    checkpoint=folder / "run",
+    jsonl=source,
+    out=folder / "unthinking-rows.jsonl",
+    cache=folder / "cache",
+    samples=3,
+    keep=(2, 2),
+    batch_size=2,
+    max_new_tokens=NEW,
+    thinking=False,
+  )
+  lines = (folder / "unthinking-rows.jsonl").read_text().splitlines()
+  kept = [row["id"] for row in map(json.loads, lines) if row.get("kept")]
+  assert kept == ["p-c0", "p-c1", "d-0"]
+  assert counts["kept"] == 3
+
+
+def test_keep_wants_answers_and_possible_bounds_before_it_samples(folder, monkeypatch):
+  def never(*_):
+    raise AssertionError("a model was loaded")
+
+  monkeypatch.setattr(generate.checkpoints, "load_model", never)
+  asked = {"checkpoint": folder / "run", "out": folder / "never.jsonl", "samples": 3}
+  source = answered(folder, "unanswered", **{"p-c2": {"answer": None}})
+  with pytest.raises(ValueError, match=r"example 'p-c2' has no 'answer'"):
+    generate.rollouts(**asked, jsonl=source, keep=(1, 2))
+  source = answered(folder, "elsewhere", **{"p-c1": {"answer": "loud"}})
+  with pytest.raises(ValueError, match=r"'p-c1': answer 'loud' is not among .*'low'"):
+    generate.rollouts(**asked, jsonl=source, keep=(1, 2))
+  for keep in ((2, 1), (1, 4)):
+    with pytest.raises(ValueError, match=r"keep=\(.*\) is not within 0..samples=3"):
+      generate.rollouts(**asked, jsonl=answered(folder, "answered"), keep=keep)
+  assert not (folder / "never.jsonl").exists()

@@ -17,7 +17,7 @@ from stepaudio_jax.audio import decoder
 from stepaudio_jax.audio.decoder import AudioError
 from stepaudio_jax.core.lengths import CHUNK_SAMPLES, SAMPLE_RATE, SHORTEST_SAMPLES
 
-__all__ = ["AudioError", "Chunks", "chunks", "content_key", "read"]
+__all__ = ["AudioError", "Chunks", "chunks", "content_key", "label_of", "read"]
 
 BLOCK_FRAMES = 1 << 16  # frames decoded at a time, so that hours fit in memory
 SPAN_SLACK_S = 0.01  # a span may end so far past the file: annotations are rounded
@@ -69,7 +69,7 @@ def read(
       (an MP3 that says nothing is read to its end), NaN or infinite samples, or a
       span that is empty or outside the file.
   """
-  label = _label(source, name)
+  label = label_of(source, name)
   span = _span(start_s, end_s, label)
   with _opened(source, label) as file, decoder.opened(file, label) as sound:
     samples_N = _resampled(_mono_blocks(sound, span, label), sound.samplerate)
@@ -86,8 +86,8 @@ def chunks(samples_N: np.ndarray, *, name: str | None = None) -> Chunks:
   """
   if len(samples_N) < SHORTEST_SAMPLES:
     raise AudioError(
-      f"{name or 'a clip'}: {len(samples_N)} samples give no audio token, "
-      f"{SHORTEST_SAMPLES} do"
+      f"{name or 'a clip'}: {1000 * len(samples_N) / SAMPLE_RATE:.4g} ms of sound "
+      f"({len(samples_N)} samples at 16 kHz) give no audio token, {SHORTEST_SAMPLES} do"
     )
   starts = range(0, len(samples_N), CHUNK_SAMPLES)
   pieces = [samples_N[start : start + CHUNK_SAMPLES] for start in starts]
@@ -104,7 +104,7 @@ def content_key(
   name: str | None = None,
 ) -> str:
   """Hex blake2b of the file's bytes and the span: a name for what `read` returns."""
-  label = _label(source, name)
+  label = label_of(source, name)
   span = _span(start_s, end_s, label)
   digest = hashlib.blake2b(digest_size=16)
   with _opened(source, label) as file:
@@ -114,9 +114,10 @@ def content_key(
   return digest.hexdigest()
 
 
-def _label(source: Source, name: str | None) -> str:
+def label_of(source: Source, name: str | None) -> str:
+  """What errors call a clip: the example that needs it, and its file."""
   what = f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
-  return what if name is None else f"{name} ({what})"
+  return what if name is None else f"example {name!r} ({what})"
 
 
 def _span(start_s: float | None, end_s: float | None, label: str) -> Span:

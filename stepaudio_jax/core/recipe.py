@@ -1,6 +1,8 @@
 """Arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
+import pkgutil
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -40,6 +42,13 @@ def choose(what: str, name: str, choices: Any) -> Any:
   if name not in choices:
     raise ValueError(f"unknown {what} {name!r}; the choices are {sorted(choices)}")
   return choices[name]
+
+
+def modules(package: ModuleType) -> dict[str, str]:
+  """{file: module} of a package whose files are choices; its folders are none."""
+  found = pkgutil.iter_modules(package.__path__)
+  names = sorted(module.name for module in found if not module.ispkg)
+  return {name: f"{package.__name__}.{name}" for name in names}
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str], free: tuple[str, ...]) -> None:

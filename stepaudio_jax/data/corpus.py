@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -11,7 +10,8 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from stepaudio_jax.data import keys, progress, schema, sets
+from stepaudio_jax.core import progress, recipe
+from stepaudio_jax.data import keys, schema, sets
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.data.schema import Audio
 
@@ -23,14 +23,12 @@ LISTED = 20
 
 def set_names() -> list[str]:
   """The files of data/sets."""
-  return sorted(module.name for module in pkgutil.iter_modules(sets.__path__))
+  return [*recipe.modules(sets)]
 
 
 def load_set(name: str) -> ModuleType:
   """data/sets/<name>.py with its `source` and `example`."""
-  if name not in set_names():
-    raise ValueError(f"unknown data set {name!r}; the choices are {set_names()}")
-  return import_module(f"{sets.__name__}.{name}")
+  return import_module(recipe.choose("data set", name, recipe.modules(sets)))
 
 
 class Corpus:
@@ -51,8 +49,9 @@ class Corpus:
     weights: beside them.
 
   Raises:
-    ValueError: an unknown set or option, rows that break their schema, ids that occur
-      twice, audio files that are not there; up to 20 are listed at once.
+    ValueError: an unknown set or option, options of a set that is not mixed, rows that
+      break their schema, ids that occur twice, audio files that are not there; up to 20
+      are listed at once.
   """
 
   def __init__(
@@ -65,9 +64,7 @@ class Corpus:
   ):
     self.names = _weighted_names(mix)
     self.weights = tuple(float(mix[name]) for name in self.names)
-    without = sorted(set(self.names) - set(options))
-    if without:
-      raise ValueError(f"no options (path, …) for {without}; given: {sorted(options)}")
+    _check_options(mix, self.names, options)
     self._modules, self._rows = [], []
     for name in self.names:
       module, rows = _opened(name, dict(options[name]), split)
@@ -133,14 +130,15 @@ class Corpus:
         continue
       if isinstance(sample, schema.Dialogue):
         extra |= set(sample.row) - set(schema.DIALOGUE_KEYS)
+      at = f"{self._rows[source][index].at}: example {sample.id!r}"
       for audio in sample.audio:
         if isinstance(audio.source, str):
-          clip_owner.setdefault(audio.source, audio.name)
+          clip_owner.setdefault(audio.source, at)
     _raise_all(problems, "wrong rows")
     absent = (path for path in clip_owner if not epath.Path(path).exists())
     first = itertools.islice(absent, LISTED)
     _raise_all(
-      [f"example {clip_owner[path]!r}: {path}" for path in first],
+      [f"{clip_owner[path]}: {path}" for path in first],
       "audio files that are not there",
     )
     if extra:  # TRL and ms-swift carry columns of their own; a typo looks like one
@@ -159,6 +157,19 @@ def _weighted_names(mix: Mapping[str, float]) -> tuple[str, ...]:
       f"weights of a mixture are >= 0 and not all 0; wrong are {wrong} of {weights}"
     )
   return tuple(sorted(name for name, weight in weights.items() if weight > 0))
+
+
+def _check_options(
+  mix: Mapping[str, float], names: Sequence[str], options: Mapping[str, Any]
+) -> None:
+  without = sorted(set(names) - set(options))
+  unmixed = sorted(set(options) - set(mix))
+  if without or unmixed:
+    raise ValueError(
+      f"no options (path, …) for {without}, and options of {unmixed}, which the mix "
+      f"does not name (weight 0 leaves a set out): the mix has {sorted(mix)}, the "
+      f"options {sorted(options)}"
+    )
 
 
 def _opened(

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from absl import logging
 
-from stepaudio_jax.core import lengths
+from stepaudio_jax.core import lengths, progress
 from stepaudio_jax.core.types import Batch
-from stepaudio_jax.data import collate, progress
+from stepaudio_jax.data import collate
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.data.corpus import LISTED, Corpus
 from stepaudio_jax.data.schema import Dialogue

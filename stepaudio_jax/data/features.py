@@ -1,19 +1,20 @@
 """Log-mels and frozen encoder frames of clips, each computed once and kept in a Store.
 
 The encoder is passed in: data/ knows no model. What is computed does not depend on
-when: the missing clips, in order of their keys, are cut into packs, and every batch is
-made from one pack alone. So a fill that was killed and started again writes the bytes
+when: the missing clips, in order of their keys, are cut into packs, by number and by
+length, and every batch is made from one pack alone. So a fill that was killed and started again writes the bytes
 that an undisturbed one would have written.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from stepaudio_jax.audio import io, mel
-from stepaudio_jax.core import lengths
-from stepaudio_jax.data import progress
+from stepaudio_jax.core import lengths, progress
+from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.schema import Audio
 from stepaudio_jax.data.store import Chunk, Store
 
@@ -23,16 +24,23 @@ Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Piece = tuple[Audio, Chunk]
 
 MEL_KIND = "log-mel-128"
+# A pack is read and encoded in memory: 20 minutes are 60 MB of log-mels.
+PACK_CLIPS, PACK_SAMPLES = 256, 20 * 60 * lengths.SAMPLE_RATE
 # Padded mel frames of the encoder's programs; each length compiles once.
 BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 2502)
 
 
+def frames_kind(encoder_hash: str, dtype: Any) -> str:
+  """Of a store: frames of this encoder, computed in this type."""
+  return f"frames-{np.dtype(dtype).name}-{encoder_hash}"
+
+
 def fill_mels(
-  store: Store, clips: Mapping[str, Audio], *, clips_per_pack: int = 256
+  store: Store, clips: Mapping[str, Audio], *, clips_per_pack: int = PACK_CLIPS
 ) -> None:
   """Computes the log-mels of those of `clips` ({content key: clip}) it lacks."""
-  for pack in _packs(store, clips, clips_per_pack, "log-mels"):
-    store.write({key: mels(audio) for key, audio in pack.items()})
+  for pack in _packs(store, clips, None, clips_per_pack, "log-mels"):
+    store.write(pack)
 
 
 def fill_frames(
@@ -43,7 +51,7 @@ def fill_frames(
   batch_size: int,
   mel_store: Store | None = None,
   buckets: Sequence[int] = BUCKETS,
-  clips_per_pack: int = 256,
+  clips_per_pack: int = PACK_CLIPS,
 ) -> None:
   """Encodes those of `clips` ({content key: clip}) that `store` lacks.
 
@@ -57,13 +65,9 @@ def fill_frames(
     ValueError: a chunk is longer than the last bucket, or the encoder gives a wrong
       number of frames or values that are not finite; the clip is named.
   """
-  for pack in _packs(store, clips, clips_per_pack, "encoder frames"):
-    keys, pieces = [], []
-    for key, audio in pack.items():
-      kept = mel_store is not None and key in mel_store
-      chunks = mel_store.read(key) if kept else mels(audio)
-      keys += [key] * len(chunks)
-      pieces += [(audio, chunk) for chunk in chunks]
+  for pack in _packs(store, clips, mel_store, clips_per_pack, "encoder frames"):
+    keys = [key for key, chunks in pack.items() for _ in chunks]
+    pieces = [(clips[key], chunk) for key, chunks in pack.items() for chunk in chunks]
     frames = {key: [] for key in pack}
     encoded = _encoded(pieces, encode, batch_size, buckets)
     for key, chunk in zip(keys, encoded, strict=True):
@@ -71,29 +75,48 @@ def fill_frames(
     store.write(frames)
 
 
-def mels(audio: Audio) -> tuple[Chunk, ...]:
-  """Log-mel of every chunk of a clip, float32 [padded frames, 128]."""
+def mels(audio: Audio) -> tuple[tuple[Chunk, ...], int]:
+  """Log-mel of every chunk of a clip, float32 [padded frames, 128].
+
+  Beside it: samples at the end that are too few for an audio token and left out.
+  """
   samples_N = io.read(audio.source, audio.start_s, audio.end_s, name=audio.name)
-  pieces, dropped_samples = io.chunks(samples_N, name=audio.name)
-  if dropped_samples:
-    logging.info(
-      "%s: the last %d samples, too few for an audio token, are left out",
-      audio.name,
-      dropped_samples,
-    )
-  return tuple(Chunk(mel.log_mel(piece_N), len(piece_N)) for piece_N in pieces)
+  label = io.label_of(audio.source, audio.name)
+  pieces, dropped_samples = io.chunks(samples_N, name=label)
+  chunks = tuple(Chunk(mel.log_mel(piece_N), len(piece_N)) for piece_N in pieces)
+  return chunks, dropped_samples
 
 
 def _packs(
-  store: Store, clips: Mapping[str, Audio], clips_per_pack: int, what: str
-) -> Iterator[dict[str, Audio]]:
-  """The missing clips, so many at a time, with a progress bar."""
+  store: Store,
+  clips: Mapping[str, Audio],
+  mel_store: Store | None,
+  clips_per_pack: int,
+  what: str,
+) -> Iterator[dict[str, tuple[Chunk, ...]]]:
+  """Log-mels of the clips that `store` lacks, a pack at a time, with a progress bar."""
   missing = store.missing(clips)
-  with progress.bar(None, what, "clip", total=len(missing)) as bar:
-    for start in range(0, len(missing), clips_per_pack):
-      keys = missing[start : start + clips_per_pack]
-      yield {key: clips[key] for key in keys}
-      bar.update(len(keys))
+  pack, samples, cut = {}, 0, []
+  for key in progress.bar(missing, what, "clip"):
+    if mel_store is not None and key in mel_store:
+      pack[key] = mel_store.read(key)
+    else:
+      pack[key], dropped_samples = mels(clips[key])
+      cut += [clips[key].name] if dropped_samples else []
+    samples += sum(chunk.samples for chunk in pack[key])
+    if len(pack) == clips_per_pack or samples >= PACK_SAMPLES:
+      yield pack
+      pack, samples = {}, 0
+  if pack:
+    yield pack
+  if cut:
+    logging.warning(
+      "the last samples of %d clips, too few for an audio token (at most %d each), are "
+      "left out: %s",
+      len(cut),
+      lengths.SHORTEST_SAMPLES - 1,
+      ", ".join(cut[:LISTED]) + (", …" if len(cut) > LISTED else ""),
+    )
 
 
 def _encoded(

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stepaudio_jax.core import lengths, recipe
+from stepaudio_jax.core import lengths, progress, recipe
 from stepaudio_jax.core.types import SpeechBatch
-from stepaudio_jax.data import progress
 from stepaudio_jax.data.corpus import LISTED, Corpus
 from stepaudio_jax.data.examples import Entry, Skipped, report_skipped
 from stepaudio_jax.data.schema import SpeechClip
@@ -88,11 +87,6 @@ def spelling(unit: str, tokenizer: Tokenizer) -> tuple[Spell, int]:
   return recipe.choose("CTC unit", unit, units)
 
 
-def spelled(ids: Sequence[int]) -> str:
-  """The text of CTC symbols, blanks left out; repeats are kept."""
-  return "".join(LETTERS[i - 1] for i in ids if i != BLANK)
-
-
 class Clips:
   """The clips of a corpus that fit, by (source, index): a pipeline.Feed.
 
@@ -141,7 +135,10 @@ class Clips:
   def batch(
     self, rows: Sequence[Sequence[tuple[int, int]]], first_number: int
   ) -> SpeechBatch:
-    """A row without a clip is the shortest silence, with nothing to learn."""
+    """Rows of at most one (source, index), numbered from `first_number`.
+
+    A row without a clip is the shortest silence, with nothing to learn.
+    """
     batch = _empty(len(rows), self.limits, len(self.attributes))
     filled = (row for row, places in enumerate(rows) if places)
     for number, row in enumerate(filled, first_number):

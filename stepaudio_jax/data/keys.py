@@ -5,7 +5,10 @@ import os
 import pathlib
 
 from stepaudio_jax.audio import io
+from stepaudio_jax.core import files
 from stepaudio_jax.data.schema import Audio
+
+_SPAN = 3  # of a place: path, start, end; then the file's version
 
 
 class Keys:
@@ -18,10 +21,7 @@ class Keys:
 
   def __init__(self, path: str | os.PathLike | None = None):
     self._path = None if path is None else pathlib.Path(path)
-    self._saved: dict[tuple, str] = {}
-    if self._path is not None and self._path.exists():
-      rows = json.loads(self._path.read_text(encoding="utf-8"))
-      self._saved = {tuple(place): key for *place, key in rows}
+    self._saved = self._read()
     self._known: dict[tuple, tuple[tuple, str]] = {}
 
   def __getitem__(self, audio: Audio) -> str:
@@ -36,14 +36,25 @@ class Keys:
     return self._known[span][1]
 
   def save(self) -> None:
-    """Keeps the keys of local files that were asked for in this process."""
+    """Keeps the keys of local files that were asked for in this process.
+
+    Those that other processes have kept meanwhile stay, unless they are of an older
+    state of a file that was asked for here.
+    """
     if self._path is None:
       return
-    rows = [[*p, key] for p, key in self._known.values() if "://" not in p[0]]
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    aside = self._path.with_name(self._path.name + ".partial")
-    aside.write_text(json.dumps(rows), encoding="utf-8")
-    aside.replace(self._path)
+    kept = {place[:_SPAN]: (place, key) for place, key in self._read().items()}
+    kept |= {span: known for span, known in self._known.items() if "://" not in span[0]}
+    rows = [[*place, key] for place, key in kept.values()]
+    with files.aside(self._path) as partial:
+      partial.write_text(json.dumps(rows), encoding="utf-8")
+
+  def _read(self) -> dict[tuple, str]:
+    """{(path, start, end, size, time of change): key} as the file has it now."""
+    if self._path is None or not self._path.exists():
+      return {}
+    rows = json.loads(self._path.read_text(encoding="utf-8"))
+    return {tuple(place): key for *place, key in rows}
 
 
 def _version(path: str) -> tuple[int, ...]:

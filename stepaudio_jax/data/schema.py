@@ -108,12 +108,12 @@ class SpeechClip:
 
 
 def dialogue(row: Row) -> Dialogue:
-  """Checks a dialogue; rows of ms-swift and TRL have no id: then it is "file:line".
+  """Checks a dialogue; rows of ms-swift and TRL have no id: then it is "path:line".
 
   Raises:
     ValueError: naming the place and what is wrong there.
   """
-  name = fields.text(row, "id", epath.Path(row.at).name)
+  name = fields.text(row, "id", row.at)
   messages = _messages(row, "messages", name, fields.rows(row, "audios", None))
   value = {key: v for key, v in row.value.items() if v is not None and key != "audios"}
   value |= {"id": name, "messages": messages}
@@ -187,7 +187,8 @@ def _messages(
   try:
     messages = messages_lib.normalise(fields.rows(row, key), name, audios)
   except ValueError as error:
-    raise ValueError(f"{row.at}: {error}") from error
+    named = str(error).startswith(f"example {row.at!r}")  # a row without an id
+    raise ValueError(str(error) if named else f"{row.at}: {error}") from error
   for block in messages_lib.audio_blocks(messages):
     if "path" in block and "://" not in block["path"]:
       block["path"] = str(epath.Path(row.folder) / block["path"])

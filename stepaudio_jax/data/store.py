@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import time
-import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -24,7 +23,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-_ASIDE = ".partial"
+from stepaudio_jax.core import files
+
 _ABANDONED_S = 86_400.0  # what a killed process left aside is swept up after a day
 
 
@@ -67,7 +67,7 @@ class Store:
     self._checked: set[str] = set()
     for path in sorted(self._folder.glob("pack-*.json")):
       self._open(path)
-    for path in self._folder.glob(f"*{_ASIDE}"):
+    for path in self._folder.glob(f"*{files.PARTIAL}"):
       if time.time() - path.stat().mtime > _ABANDONED_S:
         path.unlink(missing_ok=True)
 
@@ -115,19 +115,13 @@ class Store:
       entries[key] = {"row": row, "chunks": sizes, "crc32": crc}
       row += sum(count for count, _ in sizes)
     array, index = self._folder / f"{pack}.npy", self._folder / f"{pack}.json"
-    aside = self._aside(array)
-    with aside.open("wb") as file:
-      _save(file, row, [clips[key] for key in sorted(clips)])
-    content = json.dumps({"bytes": aside.stat().length, "clips": entries})
-    aside.replace(array)
-    aside = self._aside(index)
-    aside.write_text(content)
-    aside.replace(index)
+    with files.aside(array) as partial:
+      with partial.open("wb") as file:
+        _save(file, row, [clips[key] for key in sorted(clips)])
+      content = json.dumps({"bytes": partial.stat().length, "clips": entries})
+    with files.aside(index) as partial:
+      partial.write_text(content)
     self._open(index)
-
-  def _aside(self, path: epath.Path) -> epath.Path:
-    """A name of this process alone: another one may be writing the same pack."""
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex}{_ASIDE}")
 
   def _open(self, path: epath.Path) -> None:
     pack, array = path.stem, path.with_suffix(".npy")

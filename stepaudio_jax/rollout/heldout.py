@@ -44,7 +44,7 @@ class Exam:
       # Training folds in its steps, which begin at 1.
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
       played = self._actor.play(params, prompts, asked, rng)
-      out += summary.rows(step, ids, played, len(ids))
+      out += summary.rows(step, asked, played, len(asked))
     return out
 
 
@@ -75,7 +75,7 @@ def _by_prompt(rows: list[dict[str, Any]], step: int, name: str) -> dict[str, fl
   for row in rows:
     if row["step"] == step:
       value = _value(row, name)
-      found.setdefault(row["id"], []).extend([] if value is None else [value])
+      found.setdefault(row["prompt_id"], []).extend([] if value is None else [value])
   return {key: float(np.mean(x)) if x else float("nan") for key, x in found.items()}
 
 

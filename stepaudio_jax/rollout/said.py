@@ -31,7 +31,7 @@ def said(rollout: Rollout, tokenizer: Tokenizer) -> list[Said]:
 
 def rows(
   step: int,
-  ids: Sequence[str],
+  asked: Sequence[Mapping[str, Any]],
   rollout: Rollout,
   texts: Sequence[Said],
   shown: Mapping[str, Any],
@@ -40,15 +40,16 @@ def rows(
 
   Args:
     step: of the update that reads them; the policy that sampled them is one older.
-    ids: of the prompts; the replies to each touch.
+    asked: dialogue rows of the prompts; the replies to each touch.
     shown: what else is kept: {name: [B] numbers, or {dimension: [B] numbers}}.
   """
-  copies = len(texts) // len(ids)
+  copies = len(texts) // len(asked)
   return [
     {
       "step": step,
       "policy_version": step - 1,
-      "id": ids[index // copies],
+      "prompt_id": asked[index // copies]["id"],
+      "dialogue_id": asked[index // copies]["dialogue_id"],
       "sample": index % copies,
       **dataclasses.asdict(text),
       "token_ids": rollout.token_BT[index][rollout.mask_BT[index]].tolist(),

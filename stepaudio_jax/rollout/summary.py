@@ -40,15 +40,16 @@ def summary(played: Played, group: int) -> dict[str, float]:
   }
 
 
-def rows(step: int, ids: Sequence[str], played: Played, prompts: int) -> list[Any]:
+def rows(step: int, asked: Sequence[Any], played: Played, prompts: int) -> list[Any]:
   """Rollout rows (said.rows) of the first so many prompts.
 
   Args:
+    asked: the dialogue rows of all prompts.
     played: with advantages, or all 0 where nobody trains on them.
   """
   e, scores = played.experience, played.scores
-  copies = len(played.texts) // len(ids)
-  kept = min(prompts, len(ids)) * copies
+  copies = len(played.texts) // len(asked)
+  kept = min(prompts, len(asked)) * copies
   mask_BT = played.rollout.mask_BT
   count_B = np.maximum(mask_BT.sum(axis=1), 1)
   norm_BC = np.asarray(dimensions.normalised(e.reward_BC, copies, _SPREAD))
@@ -67,7 +68,7 @@ def rows(step: int, ids: Sequence[str], played: Played, prompts: int) -> list[An
     "kl": kl_BT.sum(axis=1) / count_B,
     "entropy": np.asarray(played.entropy_BT).sum(axis=1) / count_B,
   }
-  return said.rows(step, ids[:prompts], played.rollout, played.texts[:kept], shown)
+  return said.rows(step, asked[:prompts], played.rollout, played.texts[:kept], shown)
 
 
 def _finite_mean(x_B: np.ndarray) -> float:

@@ -245,7 +245,7 @@ def test_bad_spans_are_named(container, start_s, end_s, message):
     content = flac_of_unknown_length(speechlike(16_000))
   else:
     content = encoded(speechlike(16_000), 16_000, container)
-  with pytest.raises(AudioError, match=f"clip-7 .*bytes.*: {message}"):
+  with pytest.raises(AudioError, match=f"example 'clip-7' .*bytes.*: {message}"):
     io.read(content, start_s, end_s, name="clip-7")
 
 
@@ -334,7 +334,7 @@ def test_a_wav_from_a_pipe_is_whole(size):
 def test_truncated_files_are_refused(container, codec, kept):
   # Long enough that a hundredth is more than an MP3 frame.
   content = encoded(speechlike(16_000, 10.0), 16_000, container, codec)
-  with pytest.raises(AudioError, match=r"clip-7 .*(truncated|broken after)"):
+  with pytest.raises(AudioError, match=r"'clip-7' .*(truncated|broken after)"):
     io.read(content[: int(len(content) * kept)], name="clip-7")
 
 
@@ -369,7 +369,7 @@ def test_text_is_not_audio(tmp_path, name):
 
 
 def test_missing_folder_and_empty_files_are_named(tmp_path):
-  with pytest.raises(AudioError, match=r"clip-7 \(.*gone.wav\): No such file"):
+  with pytest.raises(AudioError, match=r"example 'clip-7' \(.*gone.wav\): No such file"):
     io.read(tmp_path / "gone.wav", name="clip-7")
   with pytest.raises(AudioError, match=r"gone.wav: No such file"):
     io.content_key(tmp_path / "gone.wav")
@@ -424,8 +424,13 @@ def test_chunks(samples, sizes, dropped):
 
 @pytest.mark.parametrize("samples", [0, 1, 320])
 def test_a_clip_too_short_for_a_token_is_named(samples):
-  with pytest.raises(AudioError, match=f"clip-7: {samples} samples give no .* 321"):
+  with pytest.raises(AudioError, match=rf"clip-7: .*\({samples} samples.* give no .* 321"):
     io.chunks(np.zeros(samples, np.float32), name="clip-7")
+
+
+def test_a_short_clip_is_told_in_time_which_no_resampling_changes():
+  with pytest.raises(AudioError, match=r"a clip: 12\.5 ms of sound \(200 samples at"):
+    io.chunks(np.zeros(200, np.float32))  # 200 / 16 000 s
 
 
 # ---------------------------------------------------------------- content_key

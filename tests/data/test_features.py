@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -249,6 +250,36 @@ class TestFill:
     features.fill_frames(store, short(clips), encode, batch_size=4)
     features.fill_frames(store, short(clips), encode, batch_size=4)
     assert len(encode.shapes) == 1
+
+  def test_a_pack_ends_after_so_many_clips_or_so_much_sound(
+    self, clips, tmp_path, monkeypatch
+  ):
+    def packs(name, **options):
+      features.fill_mels(Store(tmp_path, name), clips, **options)
+      indices = sorted((tmp_path / name).glob("*.json"))
+      return {"".join(json.loads(path.read_text())["clips"]) for path in indices}
+
+    assert packs("one") == {"abcdlong"}
+    assert packs("clips", clips_per_pack=2) == {"ab", "cd", "long"}
+    # 1600 + 4000 + 1700 samples reach 7000; the 8000 of "d" do alone.
+    monkeypatch.setattr(features, "PACK_SAMPLES", 7000)
+    assert packs("samples") == {"abc", "d", "long"}
+
+  def test_tails_that_are_left_out_are_one_warning(self, tmp_path, caplog):
+    sizes = {"x": 400_000 + 320, "y": 400_000 + 321, "z": 400_000 + 1}
+    tails = {}
+    for name, samples in sizes.items():
+      write_tone(tmp_path / f"{name}.wav", samples)
+      tails[name] = Audio(str(tmp_path / f"{name}.wav"), None, None, f"example {name}")
+    features.fill_mels(Store(tmp_path, "mels"), tails)
+    (warning,) = caplog.messages
+    assert warning.startswith("the last samples of 2 clips, too few for an audio token")
+    assert warning.endswith("(at most 320 each), are left out: example x, example z")
+
+  def test_frames_of_one_encoder_in_two_types_do_not_meet(self):
+    kinds = {features.frames_kind("abc", kind) for kind in (jnp.float32, jnp.bfloat16)}
+    assert kinds == {"frames-float32-abc", "frames-bfloat16-abc"}
+    assert features.frames_kind("abc", "float32") in kinds
 
   def test_kept_mels_are_read(self, clips, tmp_path):
     mels = Store(tmp_path, features.MEL_KIND)

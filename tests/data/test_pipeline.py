@@ -571,9 +571,8 @@ class TestHearing:
     np.testing.assert_array_equal(rest.attribute_BC[1], [-1, -1])
     assert not rest.mel_BLM[1].any()
 
-  def test_spelled_reads_symbols_back(self):
-    text = "it's nine o'clock"
-    assert hearing.spelled([0, *hearing.symbols(text, "x"), 0]) == text
+  def test_symbols_are_numbered_from_the_blank(self):
+    assert hearing.symbols(" Zip it's a", "x") == [27, 10, 17, 1, 10, 21, 28, 20, 1, 2]
     assert hearing.SYMBOLS == 1 + 26 + 2
 
   def test_misfits_are_skipped(self, clips):

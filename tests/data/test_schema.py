@@ -7,7 +7,7 @@ import os
 import pytest
 
 from stepaudio_jax.audio import io
-from stepaudio_jax.data import jsonl, keys, schema
+from stepaudio_jax.data import features, jsonl, keys, schema
 from stepaudio_jax.data.corpus import Corpus, load_set
 from stepaudio_jax.data.jsonl import Row
 from tests.data.rows import audio_row, pair_row, text_row, write_rows, write_tone
@@ -87,7 +87,7 @@ def test_rows_of_ms_swift_and_openai_load_unchanged(tmp_path):
   }
   rows = corpus(write_rows(tmp_path / "a.jsonl", [swift, openai]))
   first, second = rows.sample(0, 0), rows.sample(0, 1)
-  assert first.id == "a.jsonl:1"  # such rows have no id
+  assert first.id == f"{tmp_path / 'a.jsonl'}:1"  # such rows have no id
   assert first.audio == (schema.Audio(str(tmp_path / "a.wav"), None, None, first.id),)
   assert first.row["messages"][1]["think"] == "A tone."
   assert second.row["messages"][0]["role"] == "human"
@@ -128,6 +128,24 @@ def test_a_wrong_dialogue_is_named_with_its_line(tmp_path, row, message):
     corpus(path)
 
 
+@pytest.mark.parametrize("has_id", [True, False])
+def test_a_place_is_told_once(tmp_path, has_id):
+  row = broken(messages=[{"role": "robot", "content": "x"}])
+  row = row if has_id else {"messages": row["messages"]}
+  path = write_rows(tmp_path / "a.jsonl", [row])
+  with pytest.raises(ValueError, match="message 0: role 'robot'") as caught:
+    corpus(path)
+  assert str(caught.value).count("a.jsonl:1") == 1
+
+
+def test_a_sound_that_is_too_short_is_named_with_its_file(tmp_path):
+  name = write_tone(tmp_path / "a.wav", 160)
+  talks = corpus(write_rows(tmp_path / "a.jsonl", [audio_row("d", name, "Q", "A")]))
+  wanted = rf"example 'd' \({tmp_path}/a\.wav\): 10 ms of sound"
+  with pytest.raises(io.AudioError, match=wanted):
+    features.mels(next(iter(talks.clips().values())))
+
+
 def test_all_wrong_rows_are_listed_up_to_twenty(tmp_path):
   rows = [broken(id=f"d{k}", answer=k) for k in range(30)]
   with pytest.raises(ValueError, match="the first 20") as caught:
@@ -148,7 +166,7 @@ def test_missing_audio_is_listed_before_anything_else_happens(tmp_path):
   with pytest.raises(ValueError, match="not there") as caught:
     corpus(write_rows(tmp_path / "a.jsonl", rows))
   text = str(caught.value)
-  assert f"example 'd0': {tmp_path / 'lost0.wav'}" in text
+  assert f"{tmp_path / 'a.jsonl'}:2: example 'd0': {tmp_path / 'lost0.wav'}" in text
   assert text.count("lost") == 20
   assert "good.wav" not in text
 
@@ -192,6 +210,25 @@ class TestKeys:
     assert other[audio] == other[audio] == hashed(path, None, 0.05) != key
     assert len(reads) == 2
 
+  def test_keys_that_another_process_kept_meanwhile_stay(self, tmp_path):
+    file = tmp_path / "keys.json"
+    clips = []
+    for name in "ab":
+      write_tone(tmp_path / f"{name}.wav", 1600 + ord(name))
+      clips.append(schema.Audio(str(tmp_path / f"{name}.wav"), None, None, name))
+    ours, theirs = keys.Keys(file), keys.Keys(file)
+    wanted = [ours[clips[0]], theirs[clips[1]]]
+    theirs.save()
+    ours.save()
+    assert sorted(row[-1] for row in json.loads(file.read_text())) == sorted(wanted)
+    # A file that has changed has one key, not an old and a new one.
+    write_tone(tmp_path / "a.wav", 1600, 900.0)
+    later = keys.Keys(file)
+    changed = later[clips[0]]
+    later.save()
+    found = sorted(row[-1] for row in json.loads(file.read_text()))
+    assert found == sorted([changed, wanted[1]])
+
   def test_spans_and_bytes_have_keys_of_their_own(self, tmp_path):
     write_tone(tmp_path / "a.wav", 1600)
     sources = [str(tmp_path / "a.wav"), (tmp_path / "a.wav").read_bytes(), b"other"]
@@ -219,6 +256,17 @@ class TestMixture:
     assert (both.names, both.weights) == (("a1", "b1"), (1.0, 3.0))
     assert [both.sample(*place).id for place in both.places()] == ["a", "b"]
 
+  def test_files_of_one_name_mix_although_their_rows_have_no_ids(self, tmp_path):
+    options = {}
+    for name in "ab":
+      (tmp_path / name).mkdir()
+      row = {k: v for k, v in text_row("", "Q", "A").items() if k != "id"}
+      path = write_rows(tmp_path / name / "train.jsonl", [row])
+      options[name] = {"set": "dialogue", "path": str(path)}
+    both = Corpus({"a": 1.0, "b": 1.0}, options, "train")
+    found = [both.sample(*place).id for place in both.places()]
+    assert found == [f"{tmp_path}/{name}/train.jsonl:1" for name in "ab"]
+
   def test_the_split_is_part_of_the_path(self, tmp_path):
     write_rows(tmp_path / "a-heldout.jsonl", [text_row("h", "Q", "A")])
     options = {"dialogue": {"path": str(tmp_path / "a-{split}.jsonl")}}
@@ -230,6 +278,11 @@ class TestMixture:
       ({"x": 1.0}, {"x": {}}, "unknown data set 'x'; the choices are .*'speech'"),
       ({"x": 1.0}, {"x": {"set": "y"}}, "unknown data set 'y'"),
       ({"dialogue": 1.0}, {}, "no options .* for \\['dialogue'\\]"),
+      (
+        {"dialogue": 1.0},
+        {"dialogue": {"path": "a"}, "dialoge": {"path": "b"}},
+        r"options of \['dialoge'\], which the mix does not name",
+      ),
       ({"dialogue": 1.0}, {"dialogue": {"pth": "a"}}, "'pth'.*\\['path'\\] missing"),
       ({"dialogue": -1.0}, {"dialogue": {"path": "a"}}, "wrong are {'dialogue': -1.0}"),
       ({"dialogue": 0.0}, {"dialogue": {"path": "a"}}, "not all 0"),

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from stepaudio_jax.data.world import gold, plan, preferences, raters, tasks
+from stepaudio_jax.data import jsonl, schema
+from stepaudio_jax.data.world import build, gold, plan, preferences, raters, tasks
 
 NEUTRAL = dict.fromkeys(gold.DIMENSIONS, 3.0)
 EXACT = {"noise": 0, "bias": 0, "carelessness": 0, "skips": 0}
@@ -177,20 +178,76 @@ def test_same_seed_same_rows(world):
   assert make(world) == make(world) != make(world, seed=1)
 
 
+def sampled_by_all(world, *texts):
+  """The same sampled replies to every dialogue."""
+  said = [{"text": text, "think": None, "model": "sft"} for text in texts]
+  return {row["id"]: said for row in world[0]}
+
+
+REPEATED = "It is low. That is my answer. Shall we go on?"
+
+
+def places(rows):
+  """Share of the sampled among the candidates, and the set of counts in pairs."""
+  counts = [sum(c["model"] == "sft" for c in row["candidates"]) for row in rows]
+  return sum(counts) / (2 * len(counts)), set(counts)
+
+
 def test_sampled_replies_take_half_the_places(world):
-  sampled = {
-    row["id"]: [
-      {"text": f"It is {word} for me.", "think": None, "model": "sft"}
-      for word in ("nice", "new", "low")
-    ]
-    for row in world[0]
-  }
-  counts = collections.Counter(
-    c["model"] == "sft"
-    for row in make(world, sampled=sampled)
-    for c in row["candidates"]
-  )
-  assert 0.3 < counts[True] / counts.total() < 0.6
+  sampled = sampled_by_all(world, *(f"It is {word} for me." for word in ("a", "b")))
+  share, counts = places(make(world, sampled=sampled))
+  assert abs(share - 0.5) < 0.02
+  assert counts == {0, 1, 2}
+
+
+def test_a_model_that_repeats_itself_takes_half_the_places_too(world):
+  # No pair of two sampled replies: they are all the same.
+  share, counts = places(make(world, sampled=sampled_by_all(world, REPEATED)))
+  assert abs(share - 0.5) < 0.02
+  assert counts == {0, 1}
+
+
+def test_dialogues_without_samples_compare_scripted_replies(world):
+  sampled = sampled_by_all(world, REPEATED, "", " ")
+  some = dict(list(sampled.items())[::2])
+  rows = make(world, sampled=some)
+  share, _ = places([row for row in rows if row["task_id"] in some])
+  assert abs(share - 0.5) < 0.02
+  assert places([row for row in rows if row["task_id"] not in some]) == (0, {0})
+  assert {c["text"] for r in rows for c in r["candidates"]} >= {REPEATED}
+  assert all(c["text"].strip() for r in rows for c in r["candidates"])
+
+
+def test_several_raters_see_the_same_pair(world):
+  alone = make(world, pairs=40)
+  rows = make(world, pairs=40, raters_per_item=3)
+  assert len(rows) == 120
+  assert len({row["id"] for row in rows}) == 120
+  for k, first in enumerate(alone):
+    item = rows[3 * k : 3 * k + 3]
+    assert [row["id"] for row in item] == [f"{first['id']}-r{j}" for j in range(3)]
+    assert len({row["rater"] for row in item}) == 3
+    own = ("id", "rater", "overall", "dims", "scores")
+    shared = [{key: v for key, v in r.items() if key not in own} for r in item]
+    assert shared[0] == shared[1] == shared[2]
+    # The first rater is the one that would have been asked alone, and says the same.
+    assert {**item[0], "id": first["id"]} == first
+  assert any(len({r["overall"] for r in rows[k : k + 3]}) > 1 for k in range(0, 120, 3))
+  marks = collections.Counter(row["rater"] for row in rows)
+  assert set(marks.values()) == {24}  # 120 rows, five raters
+  together = {frozenset(r["rater"] for r in rows[k : k + 3]) for k in range(0, 120, 3)}
+  assert len(together) == 5
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_more_raters_than_the_panel_has_are_refused(world, count):
+  with pytest.raises(ValueError, match=rf"raters_per_item={count} is not within 1..5"):
+    make(world, raters_per_item=count)
+
+
+def test_no_dialogues_are_refused(world):
+  with pytest.raises(ValueError, match="no dialogues"):
+    make(([], []))
 
 
 def test_length_is_measured_as_asked(world):
@@ -205,12 +262,32 @@ def test_mismatched_truth_is_refused(world):
     make((world[0], world[1][::-1]))
 
 
-def test_write_puts_the_file_beside_the_world(world, tmp_path):
+@pytest.fixture
+def folder(world, tmp_path):
   for name, rows in zip(("dialogues", "truth"), world, strict=True):
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / f"{name}-heldout.jsonl").write_text(lines)
+  return tmp_path
+
+
+def test_write_puts_the_file_beside_the_world(world, folder):
   panel = raters.raters(5, seed=0)
-  path = preferences.write(tmp_path, "heldout", panel, seed=0, pairs=30)
+  path = preferences.write(folder, "heldout", panel, seed=0, pairs=30)
   assert path.name == "preferences-heldout.jsonl"
-  written = [json.loads(line) for line in path.read_text().splitlines()]
-  assert written == make(world, pairs=30)
+  assert build.read_jsonl(path) == make(world, pairs=30)
+
+
+def test_written_rows_pass_the_schema_and_are_of_the_tasks_asked_for(folder):
+  panel = raters.raters(5, seed=0)
+  asked = {"seed": 0, "pairs": 30, "raters_per_item": 2, "tasks": ("pitch", "memory")}
+  path = preferences.write(folder, "heldout", panel, **asked)
+  rows = build.read_jsonl(path)
+  assert len(rows) == 60
+  assert {row["gold"]["task"] for row in rows} == {"pitch", "memory"}
+  assert all(row["task_id"].split("-")[1] == row["gold"]["task"] for row in rows)
+  checked = jsonl.Rows(path)
+  assert [schema.preference(checked[k]).id for k in range(60)] == [
+    row["id"] for row in rows
+  ]
+  with pytest.raises(ValueError, match=r"tasks \['pich'\] must be .*'pitch'"):
+    preferences.write(folder, "heldout", panel, seed=0, pairs=3, tasks=["pich"])

@@ -1,9 +1,17 @@
-"""Experience to test with."""
+"""Experience to test with, and how its arrays are made and compared."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax.core.types import Experience
+
+
+def array(x):
+  return jnp.asarray(x, jnp.float32)
+
+
+def close(got, wanted, atol=1e-5):
+  np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=atol)
 
 
 def experience_of(mask, reward=None, weight=None, **fields):

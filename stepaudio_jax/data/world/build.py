@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from stepaudio_jax.audio import speech
+from stepaudio_jax.core.files import aside
 from stepaudio_jax.data.world import captions, plan, tasks, text_only
 
 SHARD_SIZE = 250
@@ -92,12 +93,10 @@ def clip_row(take: plan.Take, paths: dict[str, str]) -> dict:
 
 
 def write_jsonl(path: pathlib.Path, rows: Iterable[dict]) -> pathlib.Path:
-  """One row a line, beside the final name and then renamed."""
-  aside = path.with_name(f"{path.name}.partial")
-  with open(aside, "w", encoding="utf-8") as file:
+  """One row a line; whole or not there."""
+  with aside(path) as partial, partial.open("w", encoding="utf-8") as file:
     for row in rows:
       file.write(json.dumps(row, ensure_ascii=False) + "\n")
-  aside.rename(path)
   return path
 
 

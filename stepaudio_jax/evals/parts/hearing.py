@@ -27,7 +27,8 @@ BATCH_SIZE = 16  # chunks that the encoder reads at a time
 def store(params: Params, folder: epath.PathLike) -> Store:
   """Kept encoder frames; the folder may be shared with other encoders and training."""
   encoder = {"encoder": params["encoder"]}
-  return Store(folder, f"frames-{tree.content_hash(encoder)}")
+  kind = features.frames_kind(tree.content_hash(encoder), StepAudio.dtype)
+  return Store(folder, kind)
 
 
 def fill(

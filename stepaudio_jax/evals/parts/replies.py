@@ -8,12 +8,16 @@ import numpy as np
 
 from stepaudio_jax import sampling
 from stepaudio_jax.checkpoint import Model
+from stepaudio_jax.core import progress
 from stepaudio_jax.core import replies as replies_lib
 from stepaudio_jax.core.types import Params, Rollout
-from stepaudio_jax.data import collate, progress
-from stepaudio_jax.data.collate import Example
+from stepaudio_jax.data import collate
+from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
 from stepaudio_jax.models.step_audio import StepAudio
+
+WINDOW = 1024  # prompts that are sorted by length together, then put back in order
+ROUNDED_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,8 @@ def replies(
   """Replies to the fitting prompts, in order; samples of a prompt come together.
 
   A reply depends on seed, prompt id and sample number, not on its batch (up to float
-  noise). All batches have one shape, so that there is one program.
+  noise). Within a window of prompts those of like length share a batch, and shapes are
+  rounded, so that there are few programs.
 
   Args:
     what: named beside the progress bar.
@@ -89,16 +94,58 @@ def replies(
   needed = {part: model.params[part] for part in ("adaptor", "decoder")}
   params = jax.device_put(needed)
   with progress.bar(None, what, "prompt", total=len(prompts.fitting)) as bar:
-    for start in range(0, len(prompts.fitting), options.batch_size):
-      asked = prompts.fitting[start : start + options.batch_size]
-      rollout = _sampled(params, model, asked, prompts, options)
-      if not np.isfinite(rollout.logprob_BT).all():
-        names = [prompt.id for prompt in asked]
-        raise FloatingPointError(f"the model's logits are not finite on {names}")
-      for row in range(len(asked) * options.samples):
-        prompt, sample = asked[row // options.samples], row % options.samples
-        yield _reply(model, prompt, sample, rollout, row, prompts.thinking)
-      bar.update(len(asked))
+    for start in range(0, len(prompts.fitting), WINDOW):
+      window = prompts.fitting[start : start + WINDOW]
+      found: dict[int, list[Reply]] = {}
+      for places in _by_length(window, options.batch_size):
+        asked = [window[place] for place in places]
+        said = _batch(params, model, asked, prompts, options)
+        for k, place in enumerate(places):
+          found[place] = said[k * options.samples : (k + 1) * options.samples]
+        bar.update(len(asked))
+      for place in range(len(window)):
+        yield from found[place]
+
+
+def _by_length(window: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
+  """Batches of places, short prompts first: no row is padded to a far longer one."""
+  places = sorted(range(len(window)), key=lambda k: len(window[k].example.token_T))
+  for start in range(0, len(places), batch_size):
+    yield places[start : start + batch_size]
+
+
+def _batch(
+  params: Params,
+  model: Model,
+  asked: Sequence[Prompt],
+  prompts: Prompts,
+  options: Options,
+) -> list[Reply]:
+  rollout = _sampled(params, model, asked, prompts, options)
+  if not np.isfinite(rollout.logprob_BT).all():
+    names = [prompt.id for prompt in asked]
+    raise FloatingPointError(f"the model's logits are not finite on {names}")
+  return [
+    _reply(
+      model,
+      asked[row // options.samples],
+      row % options.samples,
+      rollout,
+      row,
+      prompts.thinking,
+    )
+    for row in range(len(asked) * options.samples)
+  ]
+
+
+def _limits(asked: Sequence[Prompt], whole: Limits) -> Limits:
+  """The shape of a batch: few different ones, each no larger than need be."""
+  longest = max(len(prompt.example.token_T) for prompt in asked)
+  return dataclasses.replace(
+    whole,
+    max_tokens=min(-(-longest // ROUNDED_TOKENS) * ROUNDED_TOKENS, whole.max_tokens),
+    max_clips=max(len(prompt.clip_frames) for prompt in asked),
+  )
 
 
 def _sampled(
@@ -116,7 +163,7 @@ def _sampled(
     params,
     collate.collate(
       rows,
-      prompts.limits,
+      _limits(asked, prompts.limits),
       pad_id=special.pad,
       encoder_width=model.size.encoder_width,
     ),

@@ -86,7 +86,8 @@ def _without(text: str, words: Sequence[str]) -> str:
     beside += text[found.end() : found.end() + 1]
     return found[0] if _IN_WORD.search(beside) else f" {_GONE} "
 
-  return re.sub(r"\s+".join(map(re.escape, words)), mark, text, flags=re.I)
+  pattern = r"\s+".join(map(re.escape, words))
+  return re.sub(rf"(?<!\d[.,]){pattern}(?![.,]\d)", mark, text, flags=re.I)
 
 
 def _letters(rest: str) -> set[str]:

@@ -1,0 +1,34 @@
+import pytest
+
+from stepaudio_jax.core import files
+
+
+def test_a_file_is_the_old_one_until_the_block_has_ended(tmp_path):
+  path = tmp_path / "deep" / "a.json"
+  with files.aside(path) as partial:
+    partial.write_text("old")
+  with files.aside(str(path)) as partial:
+    partial.write_text("new")
+    assert path.read_text() == "old"
+  assert path.read_text() == "new"
+  assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_block_that_fails_leaves_nothing(tmp_path):
+  path = tmp_path / "a.json"
+  path.write_text("old")
+  with pytest.raises(KeyError), files.aside(path) as partial:
+    partial.write_text("half")
+    raise KeyError("stop")
+  assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+  assert path.read_text() == "old"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+  path = tmp_path / "a.json"
+  with files.aside(path) as first, files.aside(path) as second:
+    assert first != second
+    assert first.name.endswith(files.PARTIAL)
+    first.write_text("first")
+    second.write_text("second")
+  assert path.read_text() == "first"  # the outer block ends last
