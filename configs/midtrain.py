@@ -7,7 +7,7 @@
 
 E_audio[log π(r,y|x,q)] + E_text[log π(r,y|q)] (R1.5 §3.1): streams are mixed per
 example by weight, the loss is the token mean of the batch, and each stream's own loss
-is logged as train/loss_<name>. Numbers to expect: experiments/README.md.
+is logged as train/loss_<name>. No run of it is recorded yet.
 """
 
 from ml_collections import ConfigDict

@@ -4,12 +4,13 @@
     --workdir runs/hear --config.data.options.speech.path=runs/world/clips-train.jsonl
   python -m stepaudio_jax.train --config configs/prealign.py:phase=speak \
     --workdir runs/speak --config.init=runs/hear \
-    --config.data.options.dialogue.path=runs/world/dialogues-train.jsonl
+    --config.data.options.dialogue.path=runs/world/captions-train.jsonl
 
 phase=hear (0a): the encoder learns transcripts by CTC and attributes by heads on the
 pooled clip and on every frame; all heads are thrown away. phase=speak (0b): the encoder
 is frozen and its frames are cached; adaptor and decoder learn audio → text. Sizes with
-published weights skip both. Numbers to expect: experiments/README.md.
+published weights skip both. What the quick start's runs of it came to:
+experiments/README.md.
 """
 
 from ml_collections import ConfigDict
@@ -89,7 +90,7 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.data = ConfigDict()
   c.data.split = "train"
   c.data.mix = {"dialogue": 1.0}
-  c.data.options = {"dialogue": {"path": "runs/world/dialogues-train.jsonl"}}
+  c.data.options = {"dialogue": {"path": "runs/world/captions-train.jsonl"}}
   c.data.cache = ""
   c.data.max_tokens = 256
   c.data.max_clips = 3

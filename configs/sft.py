@@ -6,7 +6,7 @@
 
 A dialogue with n assistant turns is n examples, earlier thoughts stripped; a turn
 without thought is trained behind the empty one (model.md §5, training.md stage 2).
-Numbers to expect: experiments/README.md.
+What the quick start's runs of it came to: experiments/README.md.
 """
 
 from ml_collections import ConfigDict

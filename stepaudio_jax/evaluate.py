@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import io
 import json
-import pkgutil
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -21,20 +20,17 @@ from etils import epath
 
 from stepaudio_jax import checkpoint as checkpoints
 from stepaudio_jax import evals
-from stepaudio_jax.evals.parts import files
+from stepaudio_jax.core import files, recipe
 
 
 def benchmark_names() -> list[str]:
   """The files of evals/; its folder parts/ is none."""
-  modules = pkgutil.iter_modules(evals.__path__)
-  return sorted(module.name for module in modules if not module.ispkg)
+  return [*recipe.modules(evals)]
 
 
 def load_benchmark(name: str) -> ModuleType:
   """evals/<name>.py."""
-  if name not in benchmark_names():
-    raise ValueError(f"unknown benchmark {name!r}; the choices are {benchmark_names()}")
-  return import_module(f"{evals.__name__}.{name}")
+  return import_module(recipe.choose("benchmark", name, recipe.modules(evals)))
 
 
 def run(

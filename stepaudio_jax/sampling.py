@@ -94,8 +94,9 @@ def sample(
     prompt touch, prompts keep their order.
 
   Raises:
-    ValueError: impossible settings, a packed row, or replies that would pass the
-      model's last position.
+    ValueError: impossible settings, ids outside the vocabulary, `stream_B` of another
+      length, or replies that would pass the model's last position. A packed or
+      left-padded row too, if the prompts are numpy: arrays on a device are not read.
   """
   settings = Settings(
     max_new_tokens=max_new_tokens,

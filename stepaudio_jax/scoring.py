@@ -11,7 +11,7 @@ from stepaudio_jax.core.types import Array, Params, Replies
 def rewards(
   model: Any, heads: Any, params: Params, replies: Replies, on_thought: Sequence[bool]
 ) -> Array:
-  """Rewards of replies, read at each one's last token (training.md §2.2).
+  """Rewards of replies, see models/heads.py for what the heads read.
 
   Args:
     model: StepAudio.
@@ -32,13 +32,25 @@ def rewards(
     )
   backbone = {part: params[part] for part in ("adaptor", "decoder")}
   _, x_BQTD = model.apply({"params": backbone}, replies, method="branches")
+  surprise_BQT = _surprise(model, backbone, x_BQTD, replies.token_BQT)
+  reward_BQC = heads.apply(
+    {"params": params["rewards"]}, x_BQTD, surprise_BQT, replies.count_BQ
+  )
   rows, branches = replies.count_BQ.shape
-  last_BQ11 = jnp.maximum(replies.count_BQ - 1, 0)[..., None, None]
-  x_BQD = jnp.take_along_axis(x_BQTD, last_BQ11, axis=2)[:, :, 0]
-  slot_BQ = jnp.arange(branches, dtype=jnp.int32)[None]
-  slot_BQ = jnp.where(replies.count_BQ > 0, slot_BQ, -1)
-  reward_BQC = heads.apply({"params": params["rewards"]}, x_BQD, slot_BQ)
-  reward_BQC = jnp.where(slot_BQ[..., None] >= 0, reward_BQC, jnp.nan)
   reward_BI2C = reward_BQC.reshape(rows, branches // 2, 2, -1)
   thought_11C = jnp.asarray(on_thought, bool)[None, None]
   return jnp.where(thought_11C, reward_BI2C[:, :, 1], reward_BI2C[:, :, 0])
+
+
+def _surprise(model: Any, backbone: Params, x_BQTD: Array, token_BQT: Array) -> Array:
+  """Log-odds of each token against the likeliest one there, ≤ 0; 0 for the first."""
+  rows, branches, length, width = x_BQTD.shape
+  logits = model.apply(
+    {"params": backbone},
+    x_BQTD.reshape(rows * branches, length, width),
+    method="logits",
+  )
+  logits_BQTV = logits.reshape(rows, branches, length, -1)[:, :, :-1]
+  said_BQT = jnp.take_along_axis(logits_BQTV, token_BQT[:, :, 1:, None], -1)[..., 0]
+  surprise_BQT = said_BQT - logits_BQTV.max(-1)
+  return jnp.pad(surprise_BQT, ((0, 0), (0, 0), (1, 0)))

@@ -1,5 +1,6 @@
 """The one training step, and the loss of each supervised objective."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def train_step(
 
   Args:
     state: the run so far.
-    batch: a pytree of arrays whose leading axis `microbatches` divides.
+    batch: a pytree of arrays of as many rows, which `microbatches` divides.
     loss_fn: (params, batch, rng) → (total, metrics) with a SUM as total and its
       divisor in metrics["loss"].
     tx: the optimiser of `state.params`.
@@ -103,9 +104,7 @@ def _summed(sums: Callable, batch: Any, rng: Array, microbatches: int) -> Any:
   """sums(part, rng) added over the parts of the batch."""
   if microbatches == 1:
     return sums(batch, rng)
-  parts = jax.tree.map(
-    lambda x: x.reshape(microbatches, x.shape[0] // microbatches, *x.shape[1:]), batch
-  )
+  parts = jax.tree.map(functools.partial(_strided, parts=microbatches), batch)
   rngs = jax.random.split(rng, microbatches)
   like = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts), rngs[0])
   zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
@@ -114,6 +113,11 @@ def _summed(sums: Callable, batch: Any, rng: Array, microbatches: int) -> Any:
     return jax.tree.map(jnp.add, carry, sums(*part)), None
 
   return jax.lax.scan(add, zero, (parts, rngs))[0]
+
+
+def _strided(x: Array, parts: int) -> Array:
+  """x[k::parts] for each k: where rows are split over devices, each has some of all."""
+  return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
 def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:

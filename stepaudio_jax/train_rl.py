@@ -27,7 +27,7 @@ from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import heads, sizes, step_audio
-from stepaudio_jax.rl.parts.kl import kl
+from stepaudio_jax.rl.parts.kl import ESTIMATORS, kl
 from stepaudio_jax.rollout import heldout, summary
 from stepaudio_jax.rollout.actor import Actor, Played, Sampling
 from stepaudio_jax.rollout.judge import LearnedJudge
@@ -50,6 +50,7 @@ _KEYS = (
 _FREE = ("data.mix.", "data.options.", "rewards.")
 _SPEAKING = ("adaptor", "decoder")
 KL_PLACES = ("loss", "reward")
+AGGREGATIONS = ("token_mean", "sequence_mean_token_mean")
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
@@ -104,8 +105,6 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   exams = logs.Journal(workdir / "heldout.jsonl", start_step=start or -1)
   update = updater(c, model, algorithm, tx)
   advantages = jax.jit(functools.partial(advised, c, algorithm))
-  if not exams.kept:
-    exams.write(exam.rows(state.params, 0, c.seed))
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   with (
@@ -115,6 +114,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     closing(samples),
     closing(exams),
   ):
+    if not exams.kept:
+      exams.write(exam.rows(state.params, 0, c.seed))
     for step in range(start + 1, c.total_steps + 1):
       clock = time.perf_counter()
       prompts, ids = next(batches)
@@ -156,6 +157,8 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"kl.where={c.kl.where!r} with {c.algorithm.name!r}; the choices are "
       f"{KL_PLACES}, and 'reward' needs an algorithm with rewards by token (a critic)"
     )
+  recipe.choose("aggregation", c.aggregation, dict.fromkeys(AGGREGATIONS))
+  recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
   prompts, parts = c.prompts_per_step, c.minibatches * c.microbatches
   if prompts % parts or c.heldout.prompts % prompts:
     raise ValueError(

@@ -5,7 +5,10 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from stepaudio_jax import doctor
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -82,6 +85,27 @@ def test_the_doctor_looks_at_the_disk_of_a_workdir_to_be(tmp_path):
 def test_the_doctor_finds_this_environment_in_order():
   done = call("stepaudio_jax.doctor")
   assert "speech synthesis" in done.stdout
-  assert "jax" in done.stdout
+  assert "ok    device cpu:0 (cpu)" in done.stdout
   fixes = [line for line in done.stdout.splitlines() if line.startswith("FIX")]
-  assert (done.returncode == 0) == (not fixes)
+  # This checkout may be used without being installed; nothing else is amiss.
+  installed = "stepaudio_jax itself is not installed"
+  assert [fix for fix in fixes if installed not in fix and " GiB of " not in fix] == []
+  assert done.returncode == (1 if fixes else 0)
+
+
+def test_the_doctor_tells_what_to_fix(monkeypatch, capsys):
+  wanted = ["numpy>=1", "no-such-package>=2; extra == 'x'", "no-such-package>=3"]
+  monkeypatch.setattr(doctor.metadata, "requires", lambda _: [*wanted, "pytest<1"])
+  monkeypatch.setattr(doctor, "_devices", list)
+  monkeypatch.setattr(doctor, "_machine", lambda workdir: [f"{workdir} is full"])
+  monkeypatch.setattr(sys, "argv", ["doctor", "--workdir", "w"])
+  with pytest.raises(SystemExit) as stop:
+    doctor.main()
+  assert stop.value.code == 1
+  printed = capsys.readouterr().out
+  assert f"ok    numpy {np.__version__}" in printed
+  assert [line for line in printed.splitlines() if line.startswith("FIX")] == [
+    "FIX   no-such-package>=3 is missing: pip install -e .",
+    f"FIX   pytest {pytest.__version__} is outside <1: pip install -e .",
+    "FIX   w is full",
+  ]

@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,9 +11,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "stepaudio_jax"
 FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
-  {"data", "losses", "sampling", "scoring", "optim", "sharding", "checkpoint", "logs"}
-  | {"hf"},
-  {"steps", "evals"},
+  {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
+  | {"hf", "logs"},
+  {"steps", "evals", "rollout"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -95,3 +97,55 @@ def test_downward_and_own_room_imports_pass():
   source = "from stepaudio_jax.core import tree\nfrom stepaudio_jax.models import heads"
   assert problems("models/decoder.py", source) == []
   assert problems("evals/world.py", "from stepaudio_jax.data.world import gold") == []
+
+
+# Must never see the truth behind the synthetic world, however far they reach.
+BLIND = ("rl", "rewards", "scoring", "policy", "rollout", "steps", "train", "train_rl")
+
+
+def reached(start: str) -> set[str]:
+  """Modules of the package that importing `start` imports, folders with all files."""
+  found, waiting = set(), [start]
+  while waiting:
+    name = waiting.pop()
+    path = PACKAGE.parent / name.replace(".", "/")
+    files = sorted(path.rglob("*.py")) if path.is_dir() and name == start else []
+    files += [path / "__init__.py"] if path.is_dir() else [path.with_suffix(".py")]
+    if name in found or not files[-1].exists():  # the name of a thing in a module
+      continue
+    found.add(name)
+    for file in files:
+      names = imports(file.read_text(encoding="utf-8"))
+      waiting += [n for n in names if n.startswith(PACKAGE.name)]
+      waiting += [n.rpartition(".")[0] for n in names if n.startswith(PACKAGE.name)]
+  return found
+
+
+@pytest.mark.parametrize("room", BLIND)
+def test_training_cannot_reach_the_truth_of_the_world(room):
+  found = reached(f"{PACKAGE.name}.{room}")
+  assert len(found) > 1 or room == "rewards"
+  assert not [name for name in found if name.startswith("stepaudio_jax.data.world")]
+
+
+def test_evaluation_does_reach_it():
+  """So the search above would see it."""
+  assert "stepaudio_jax.data.world.gold" in reached("stepaudio_jax.evals.world")
+
+
+def test_a_training_process_has_not_loaded_the_world():
+  """By another road: what Python really imports for all recipes."""
+  names = "train_rl, train, rewards, rl"
+  code = (
+    f"import sys; from stepaudio_jax import {names}; "
+    "[m.load(n) for m in (rewards, rl) for n in m.names()]; "
+    "print([n for n in sys.modules if n.startswith('stepaudio_jax.data.world')])"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=PACKAGE.parent,
+  )
+  assert run.stdout.strip() == "[]"

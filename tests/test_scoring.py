@@ -22,7 +22,10 @@ COUNTS = ((4, 7, 3, 9), (5, 2, 0, 0))
 @pytest.fixture(scope="module")
 def params():
   made = init_params(jax.random.key(0), small.SIZE)
-  return made | {"rewards": init_rewards(jax.random.key(1), small.SIZE.width, 3)}
+  heads = init_rewards(jax.random.key(1), small.SIZE.width, 3)
+  # A fresh gate is 0: here it must tell tokens apart.
+  gate = np.random.default_rng(2).normal(size=(small.SIZE.width, 3)).astype(np.float32)
+  return made | {"rewards": heads | {"gate": {"kernel": gate}}}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,10 @@ def rewards(params, replies, on_thought=ON_THOUGHT):
 
 
 @jax.jit
-def hidden(params, batch):
-  return MODEL.apply({"params": params}, batch, method="hidden")
+def read_alone(params, batch):
+  """(x_TD, logits_TV) of a batch of one row."""
+  x_BTD = MODEL.apply({"params": params}, batch, method="hidden")
+  return x_BTD[0], MODEL.apply({"params": params}, x_BTD, method="logits")[0]
 
 
 def alone(params, replies, row, branch):
@@ -67,9 +72,22 @@ def alone(params, replies, row, branch):
     )[None],
   )
   backbone = {part: params[part] for part in ("adaptor", "decoder")}
-  x_BTD = hidden(backbone, batch)
-  linear = params["rewards"]["linear"]
-  return np.asarray(x_BTD[0, -1] @ linear["kernel"] + linear["bias"])
+  x_TD, logits_TV = map(np.asarray, read_alone(backbone, batch))
+  return heads_in_numpy(params["rewards"], x_TD[heard:], logits_TV, token_T, heard)
+
+
+def heads_in_numpy(heads, x_TD, logits_TV, token_T, heard):
+  """One token at a time; the reply begins at place `heard`."""
+  surprises = [
+    logits_TV[t - 1, token_T[t]] - logits_TV[t - 1].max()
+    for t in range(heard + 1, len(token_T))
+  ]
+  heads = jax.tree.map(np.asarray, heads)
+  out = x_TD[-1] @ heads["linear"]["kernel"] + heads["linear"]["bias"]
+  for c in range(3):
+    weights = np.exp(x_TD[1:] @ heads["gate"]["kernel"][:, c])
+    out[c] += heads["scale"][c] * (weights @ surprises) / weights.sum()
+  return out
 
 
 def test_a_shared_prompt_gives_the_rewards_of_separate_rows(params, replies):

@@ -1,19 +1,23 @@
 """Meshes, and one data-parallel step on fake devices against a single one."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from stepaudio_jax import sharding
 
 ALL = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
+OF_THREE = AbstractMesh((3, 1, 1, 1), sharding.MESH_AXES)
 
 CHILD = """
-import functools, json, sys
+import functools, json, re, sys
 import jax, jax.numpy as jnp, optax
 from ml_collections import ConfigDict
 from stepaudio_jax import sharding, steps
@@ -30,21 +34,32 @@ key = jax.random.key_data(jax.random.key(0))
 state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
 state = jax.device_put(state, sharding.replicated(mesh))
 loss = steps.next_token_loss(step_audio.StepAudio(small.SIZE), ("a",))
-step = jax.jit(functools.partial(steps.train_step, loss_fn=loss, tx=tx, microbatches=1))
-batch = sharding.put(small.dialogue_batch(rows=4), mesh)
+step = functools.partial(
+  steps.train_step, loss_fn=loss, tx=tx, microbatches=int(sys.argv[1])
+)
+batch = sharding.put(small.dialogue_batch(rows=8), mesh)
+step = jax.jit(step).lower(state, batch).compile()
 for _ in range(2):
   state, metrics = step(state, batch)
-norm = float(optax.tree.norm(state.params))
-print(json.dumps([jax.device_count(), float(metrics["loss"]), norm,
-                  len(batch.token_BT.sharding.device_set)]))
+print(json.dumps({
+  "devices": jax.device_count(),
+  "mesh": dict(mesh.shape),
+  "batch on": len(batch.token_BT.sharding.device_set),
+  "loss": float(metrics["loss"]),
+  "norm": float(optax.tree.norm(state.params)),
+  "moves": sorted(set(re.findall("all-gather|all-to-all|collective-permute|all-reduce",
+                                 step.as_text()))),
+}))
 """
 
 
-def run(devices: int) -> list[float]:
+@functools.cache
+def run(devices: int, microbatches: int) -> dict[str, Any]:
+  """Two steps on eight rows."""
   flags = f"--xla_force_host_platform_device_count={devices}"
   env = {"XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0"}
   done = subprocess.run(
-    [sys.executable, "-c", CHILD],
+    [sys.executable, "-c", CHILD, str(microbatches)],
     env=os.environ | env | {"JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
@@ -54,11 +69,40 @@ def run(devices: int) -> list[float]:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_four_devices_do_what_one_does():
-  one, four = run(1), run(4)
-  assert (one[0], four[0], four[3]) == (1, 4, 4)
-  assert four[1] == pytest.approx(one[1], rel=1e-6)
-  assert four[2] == pytest.approx(one[2], rel=1e-6)
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_four_devices_do_what_one_does(microbatches):
+  one, four = run(1, 1), run(4, microbatches)
+  assert (one["devices"], four["devices"], four["batch on"]) == (1, 4, 4)
+  for name in ("loss", "norm"):
+    assert four[name] == pytest.approx(one[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_rows_stay_on_their_devices_and_only_sums_travel(microbatches):
+  assert run(4, microbatches)["moves"] == ["all-reduce"]
+
+
+def test_all_devices_go_to_the_free_axis():
+  assert run(4, 1)["mesh"] == ALL | {"data": 4}
+  assert dict(sharding.mesh(ConfigDict(ALL)).shape) == ALL | {"data": 1}
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "microbatches", "wanted"), [(12, 2, 2), (12, 1, 4), (12, 4, 1)]
+)
+def test_rows_of_a_micro_batch_on_one_of_three_devices(
+  batch_size, microbatches, wanted
+):
+  assert sharding.rows(batch_size, microbatches, OF_THREE) == wanted
+
+
+@pytest.mark.parametrize(("batch_size", "microbatches"), [(8, 1), (6, 4), (6, 0)])
+def test_rows_that_do_not_divide_are_named_with_both_numbers(batch_size, microbatches):
+  message = (
+    f"batch_size {batch_size} is not a multiple of {microbatches} microbatches × 3 "
+  )
+  with pytest.raises(ValueError, match=message):
+    sharding.rows(batch_size, microbatches, OF_THREE)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +116,3 @@ def test_four_devices_do_what_one_does():
 def test_meshes_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
     sharding.mesh(ConfigDict(ALL | change))
-
-
-def test_the_rest_of_the_devices_go_to_the_free_axis():
-  assert dict(sharding.mesh(ConfigDict(ALL)).shape) == ALL | {"data": 1}

@@ -8,11 +8,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 
+class ArgumentError(ValueError):
+  """Wrong arguments of a recipe; `defaults` has those that it takes."""
+
+  def __init__(self, text: str, defaults: dict[str, Any]):
+    super().__init__(text)
+    self.defaults = defaults
+
+
 def parse(arg: str | None, **defaults: Any) -> ConfigDict:
   """Reads "size=small,smoke" over typed defaults; a bare name means True.
 
   Raises:
-    ValueError: an unknown name or a value of another type; all are listed at once.
+    ArgumentError: unknown names and values of another type; all are listed at once.
   """
   found, problems = dict(defaults), []
   for item in filter(None, (arg or "").split(",")):
@@ -21,15 +29,20 @@ def parse(arg: str | None, **defaults: Any) -> ConfigDict:
       problems.append(f"unknown argument {name!r}; the choices are {sorted(defaults)}")
       continue
     try:
-      found[name] = _typed(text if "=" in item else "true", type(defaults[name]))
+      found[name] = typed(text if "=" in item else "true", type(defaults[name]))
     except ValueError as error:
       problems.append(f"argument {name!r}: {error}")
   if problems:
-    raise ValueError("; ".join(problems))
+    raise ArgumentError("; ".join(problems), defaults)
   return ConfigDict(found)
 
 
-def _typed(text: str, kind: type) -> Any:
+def typed(text: str, kind: type) -> Any:
+  """What `text` says, as a value of this type.
+
+  Raises:
+    ValueError: it says nothing of the kind.
+  """
   if kind is bool:
     if text not in ("true", "false"):
       raise ValueError(f"{text!r} is not true or false")

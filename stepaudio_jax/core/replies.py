@@ -4,8 +4,9 @@
 def split_reply(text: str, thinking: bool = True) -> tuple[str, str | None]:
   """(thought, answer) of a generated reply; the answer follows the last </think>.
 
-  A thought that never closes has the answer None. Set `thinking` as in the prompt:
-  without it the reply is all answer. White space around both is dropped.
+  Without a </think> the reply is a thought that never closes, with the answer None, or
+  if `thinking` is False, as in a prompt with an empty thought, all answer. White space
+  around both is dropped.
   """
   think, closed, answer = text.rpartition("</think>")
   if closed:

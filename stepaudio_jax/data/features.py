@@ -2,8 +2,8 @@
 
 The encoder is passed in: data/ knows no model. What is computed does not depend on
 when: the missing clips, in order of their keys, are cut into packs, by number and by
-length, and every batch is made from one pack alone. So a fill that was killed and started again writes the bytes
-that an undisturbed one would have written.
+length, and every batch is made from one pack alone. So a fill that was killed and
+started again writes the bytes that an undisturbed one would have written.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

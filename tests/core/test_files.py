@@ -17,9 +17,14 @@ def test_a_file_is_the_old_one_until_the_block_has_ended(tmp_path):
 def test_a_block_that_fails_leaves_nothing(tmp_path):
   path = tmp_path / "a.json"
   path.write_text("old")
-  with pytest.raises(KeyError), files.aside(path) as partial:
-    partial.write_text("half")
-    raise KeyError("stop")
+
+  def write():
+    with files.aside(path) as partial:
+      partial.write_text("half")
+      raise KeyError("stop")
+
+  with pytest.raises(KeyError):
+    write()
   assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
   assert path.read_text() == "old"
 

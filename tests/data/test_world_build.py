@@ -13,7 +13,7 @@ import soundfile
 from stepaudio_jax.audio import espeak, speech
 from stepaudio_jax.data import jsonl, schema
 from stepaudio_jax.data.world import plan, voices, words
-from stepaudio_jax.data.world.build import build, read_jsonl
+from stepaudio_jax.data.world.build import build, main, read_jsonl
 
 ARGUMENTS = {"train_clips": 24, "heldout_per_task": 8, "seed": 0, "processes": 2}
 NAMES = {
@@ -96,6 +96,28 @@ def test_same_arguments_same_bytes_also_after_a_kill(world, tmp_path):
   (tmp_path / "clips-train.jsonl").unlink()
   build(tmp_path, **ARGUMENTS, text_rows=21)
   assert all_bytes(tmp_path) == first
+
+
+def test_the_command_writes_the_same_and_prompts(world, tmp_path, capsys):
+  arguments = [f"--{key}={value}" for key, value in ARGUMENTS.items()]
+  out = ["--out", str(tmp_path / "w"), "--text_rows=21"]
+  main([*arguments, *out, "--prompt_tasks", "pitch", "rate"])
+  made = all_bytes(tmp_path / "w")
+  printed = capsys.readouterr().out.split()
+  assert sorted(printed) == sorted(str(p) for p in (tmp_path / "w").glob("*.jsonl"))
+  for split in ("train", "heldout"):
+    rows = [json.loads(row) for row in made.pop(f"prompts-{split}.jsonl").splitlines()]
+    assert {row["meta"]["task"] for row in rows} == {"pitch", "rate"}
+  assert made == all_bytes(world["truth-train"].parent)
+
+
+@pytest.mark.parametrize("wrong", [["--prompt_tasks", "pich"], ["--train_clips", "3"]])
+def test_a_wrong_command_writes_nothing(tmp_path, capsys, wrong):
+  with pytest.raises(SystemExit) as stop:
+    main(["--out", str(tmp_path / "w"), *wrong])
+  assert stop.value.code == 2
+  assert capsys.readouterr().err.startswith("build: ")
+  assert not (tmp_path / "w").exists()
 
 
 def test_a_folder_with_another_world_is_an_error(world):

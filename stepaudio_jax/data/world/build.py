@@ -1,17 +1,21 @@
 """Writes a synthetic world: speech, dialogues about it and the truth, from one seed.
 
+  python -m stepaudio_jax.data.world.build --out runs/world
+
 Nothing here is a recording of a person; truth files are for gold listeners and
 evaluation and are never read by training.
 """
 
+import argparse
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from stepaudio_jax.audio import speech
+from stepaudio_jax.core import errors
 from stepaudio_jax.core.files import aside
-from stepaudio_jax.data.world import captions, plan, tasks, text_only
+from stepaudio_jax.data.world import captions, plan, tasks, text_only, words
 
 SHARD_SIZE = 250
 SMALLEST_TRAIN, SMALLEST_HELDOUT = 20, 4
@@ -104,3 +108,41 @@ def read_jsonl(path: str | os.PathLike) -> Sequence[dict]:
   """The rows of a JSON Lines file."""
   with open(path, encoding="utf-8") as file:
     return [json.loads(line) for line in file]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  from stepaudio_jax.data.world import prompts  # which are made of build's files
+
+  parser = argparse.ArgumentParser(
+    prog="python -m stepaudio_jax.data.world.build",
+    description="Writes a synthetic world; a killed build continues.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--out", required=True, metavar="DIR", type=pathlib.Path)
+  add("--train_clips", type=int, default=2600, metavar="N", help="default 2600")
+  add("--heldout_per_task", type=int, default=204, metavar="N", help="default 204")
+  add("--text_rows", type=int, default=1000, metavar="N", help="default 1000")
+  add("--seed", type=int, default=0, metavar="N", help="default 0")
+  add("--processes", type=int, default=2, metavar="N", help="speech children, 2")
+  add(
+    "--prompt_tasks",
+    nargs="+",
+    metavar="TASK",
+    default=["pitch", "rate", "emotion"],
+    help=f"of prompts-*.jsonl: pitch rate emotion, or some of {' '.join(words.TASKS)}",
+  )
+  options = vars(parser.parse_args(argv))
+  folder, chosen = options.pop("out"), options.pop("prompt_tasks")
+  with errors.readable("build"):
+    prompts.check_tasks(chosen)
+    files = build(folder, **options, progress=True)
+    for split in _SPLITS:
+      path = prompts.write_prompts(folder, split, chosen, None, options["seed"])
+      files[path.stem] = path
+  for path in files.values():
+    print(path)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,138 @@
+"""The benchmark of reward models, from a checkpoint to its files."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepaudio_jax import checkpoint, evaluate
+from stepaudio_jax.core.types import TrainState
+from stepaudio_jax.data.world import gold, raters
+from stepaudio_jax.evals import reward_model
+from stepaudio_jax.models.heads import init_rewards
+from tests.evals import worlds
+from tests.test_reward_model import write_preferences
+
+DIMENSIONS = ("overall", "naturalness")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A reward model of random weights in rm/, preferences beside it."""
+  folder = tmp_path_factory.mktemp("rm")
+  write_preferences(folder, "heldout", pairs=5)
+  made = worlds.model()
+  heads = init_rewards(jax.random.key(0), worlds.SIZE.width, 2)
+  params = made.params | {"rewards": heads}
+  key = jax.random.key_data(jax.random.key(0))
+  saved = checkpoint.Checkpoints(folder / "rm", every_steps=1, keep=1)
+  saved.save(3, TrainState(params, {}, {}, jnp.int32(3), key), {})
+  saved.close()
+  checkpoint.describe(folder / "rm", made.size, made.tokenizer)
+  checkpoint.describe_rewards(folder / "rm", DIMENSIONS, ("naturalness",))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def summary(folder):
+  return run(folder, folder / "out", batch_size=2)
+
+
+def run(folder, out, **options):
+  return evaluate.run(
+    checkpoint=folder / "rm",
+    benchmarks=["reward_model"],
+    data=folder,
+    out=out,
+    **options,
+  )["reward_model"]
+
+
+def items_of(out):
+  lines = (out / "reward_model.items.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def test_the_summary_follows_from_the_items(summary, folder):
+  written = json.loads((folder / "out" / "reward_model.json").read_text())
+  assert written == summary
+  assert (summary["comparisons"], summary["raters"]) == (5, 2)
+  assert summary["simulated"]
+  items = items_of(folder / "out")
+  assert len(items) == 5
+  for name, entry in summary["dimensions"].items():
+    right = []
+    for item in items:
+      judged = item["dimensions"][name]
+      gap = judged["reward"][1] - judged["reward"][0]
+      right += [(gap > 0) == (label > 0) for label in judged["labels"] if label]
+    assert entry["accuracy"] == pytest.approx(np.mean(right))
+    assert entry["n"] == len(right) == (10 if name == "overall" else 5)
+  naturalness = summary["dimensions"]["naturalness"]
+  assert naturalness["ceiling"]["accuracy"] == 1.0  # raters that make no mistakes
+  assert summary["dimensions"]["overall"]["ceiling"] is None  # gold of one dimension
+  thought, answer = (
+    items[0]["dimensions"][name]["tokens"] for name in ("naturalness", "overall")
+  )
+  assert thought[0] > answer[0]
+
+
+def test_silence_is_another_sound_and_batches_change_nothing(summary, folder):
+  items = items_of(folder / "out")
+  judged = items[0]["dimensions"]["overall"]
+  assert judged["reward"] != judged["silence"]
+  run(folder, folder / "again", batch_size=3, limit=4, cache=folder / "out" / "cache")
+  for item, other in zip(items[:4], items_of(folder / "again"), strict=True):
+    for name in DIMENSIONS:
+      np.testing.assert_allclose(
+        item["dimensions"][name]["reward"],
+        other["dimensions"][name]["reward"],
+        atol=1e-5,
+      )
+
+
+def test_table_and_plot_are_there(summary, folder):
+  page = (folder / "out" / "reward_model.md").read_text()
+  assert "simulated" in page
+  accuracy = 100 * summary["dimensions"]["overall"]["accuracy"]
+  assert re.search(rf"\| overall \| 10 \| 0 \| {accuracy:.1f} %", page)
+  picture = (folder / "out" / "reward_model.png").read_bytes()
+  assert picture.startswith(b"\x89PNG")
+
+
+def test_people_have_no_gold_and_so_no_ceiling(folder, tmp_path):
+  write_preferences(tmp_path, "heldout", pairs=2, gold=False)
+  (tmp_path / "rm").symlink_to(folder / "rm")
+  summary = run(tmp_path, tmp_path / "out")
+  assert not summary["simulated"]
+  assert all(e["ceiling"] is None for e in summary["dimensions"].values())
+  assert "– | – |" in (tmp_path / "out" / "reward_model.md").read_text()
+
+
+def test_gold_gaps_by_hand():
+  rated = dict.fromkeys(gold.DIMENSIONS, 3.0)
+  better = rated | {"correctness": 5.0}
+  pair = [dataclasses.make_dataclass("C", ["cid"])(cid) for cid in "ab"]
+  row = dataclasses.make_dataclass("R", ["gold", "candidates"])
+  first_better = row({"a": better, "b": rated}, pair)
+  assert reward_model.gold_gap(first_better, "correctness") == -2.0
+  # 2 points at weight 2 among weights that add up to 6.5
+  assert sum(raters.WEIGHTS.values()) == 6.5
+  assert reward_model.gold_gap(first_better, "overall") == pytest.approx(-4 / 6.5)
+  assert reward_model.gold_gap(first_better, "warmth") is None
+  assert reward_model.gold_gap(row(None, pair), "overall") is None
+
+
+def test_options_and_checkpoints_that_do_not_belong_are_errors(folder):
+  with pytest.raises(ValueError, match=r"no option \['temperature'\]; it has \['batch"):
+    run(folder, folder / "out", temperature=0.5)
+  with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+    run(folder, folder / "out", batch_size=0)
+  with pytest.raises(ValueError, match="limit=0 must be at least 1"):
+    run(folder, folder / "out", limit=0)
+  with pytest.raises(ValueError, match="a reward model, which writes no replies"):
+    evaluate.run(checkpoint=folder / "rm", benchmarks=["world"], data=folder)

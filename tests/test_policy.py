@@ -1,0 +1,184 @@
+"""Log-probabilities by two roads, and what the loss may and may not move."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepaudio_jax import policy, sampling
+from stepaudio_jax.core.types import Experience, Replies
+from stepaudio_jax.models import heads, step_audio
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rl import grpo, ppo
+from tests import small
+
+MODEL = StepAudio(small.SIZE)
+COPIES, LENGTH, TEMPERATURE = 3, 6, 0.7
+HYPER = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}
+
+
+@pytest.fixture(scope="module")
+def params():
+  return step_audio.init_params(jax.random.key(0), small.SIZE)
+
+
+@pytest.fixture(scope="module")
+def played(params):
+  """Prompts, replies sampled to them at a temperature, and that temperature."""
+  prompts = small.dialogue_batch(seed=2, rows=2)
+  rollout = sampling.sample(
+    params,
+    prompts,
+    jax.random.key(3),
+    model=MODEL,
+    max_new_tokens=LENGTH,
+    stop_ids=(4, 9),
+    pad_id=0,
+    temperature=TEMPERATURE,
+    copies=COPIES,
+  )
+  count_BQ = rollout.mask_BT.sum(1, dtype=jnp.int32).reshape(2, COPIES)
+  token_BQT = rollout.token_BT.reshape(2, COPIES, LENGTH)
+  return Replies(prompts, token_BQT, count_BQ), rollout, TEMPERATURE
+
+
+def experience(rollout) -> Experience:
+  shape = rollout.logprob_BT.shape
+  noise_BT = 0.3 * jax.random.normal(jax.random.key(1), shape)
+
+  def masked(x_BT):
+    return jnp.where(rollout.mask_BT, x_BT, 0.0)
+
+  return Experience(
+    mask_BT=rollout.mask_BT,
+    sampler_BT=rollout.logprob_BT,
+    old_BT=rollout.logprob_BT,
+    reference_BT=masked(rollout.logprob_BT + noise_BT),
+    reward_BC=jnp.zeros((shape[0], 1)),
+    weight_BC=jnp.ones((shape[0], 1)),
+    value_BT=jnp.zeros(shape),
+    advantage_BT=masked(jax.random.normal(jax.random.key(2), shape)),
+    return_BT=masked(jnp.ones(shape)),
+  )
+
+
+def loss(algorithm, temperature, **options):
+  hyper = HYPER | ({} if algorithm is grpo else {"value_clip": 0.2})
+  known = {"estimator": "k2", "aggregation": "token_mean"} | options
+  return policy.policy_loss(MODEL, algorithm, hyper, temperature=temperature, **known)
+
+
+def with_critic(params):
+  value = {"linear": {"kernel": jnp.ones((16, 1)), "bias": jnp.zeros(1)}}
+  speaking = {part: params[part] for part in ("adaptor", "decoder")}
+  return {**params, "critic": {**speaking, "value": value}}
+
+
+def gradient_of(loss_fn, params, update):
+  return jax.jit(jax.grad(lambda p: loss_fn(p, update, None)[0]))(params)
+
+
+def norm(tree) -> float:
+  return float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def test_log_probs_are_those_of_the_sampler(params, played):
+  replies, rollout, temperature = played
+  got_BQT = policy.logprobs(params, replies, model=MODEL, temperature=temperature)
+  got_BT = jnp.where(rollout.mask_BT, got_BQT.reshape(-1, LENGTH), 0.0)
+  assert rollout.mask_BT.sum() > 12
+  np.testing.assert_allclose(got_BT, rollout.logprob_BT, atol=1e-5)
+
+
+def test_measured_log_probs_and_entropy_by_hand(params, played):
+  replies, _rollout, temperature = played
+  measure = functools.partial(policy.measured, model=MODEL, temperature=temperature)
+  found = measure(params, replies)
+  logits = policy.tempered_logits(params, replies, MODEL, temperature)
+  probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  entropy = -(probability * np.log(probability)).sum(-1)
+  np.testing.assert_allclose(found.entropy_BQT, entropy, atol=1e-5)
+  straight = policy.logprobs(params, replies, model=MODEL, temperature=temperature)
+  np.testing.assert_allclose(found.logprob_BQT, straight, atol=1e-5)
+
+
+def test_at_the_old_policy_the_gradient_is_that_of_reinforce(params, played):
+  """ratio = 1: ∇loss = −Σ A ∇log π, whatever the clip; KL off."""
+  replies, rollout, temperature = played
+  e = experience(rollout)
+  update = policy.grouped(replies, e, 0.0)
+  now_BQT = policy.logprobs(params, replies, model=MODEL, temperature=temperature)
+  e = dataclasses.replace(
+    e, old_BT=jnp.where(e.mask_BT, now_BQT.reshape(-1, LENGTH), 0.0)
+  )
+  update = policy.grouped(replies, e, 0.0)
+  loss_fn = loss(grpo, temperature)
+  got = gradient_of(loss_fn, params, update)
+
+  def reinforce(p):
+    now_BQT = policy.logprobs(p, replies, model=MODEL, temperature=temperature)
+    now_BT = now_BQT.reshape(-1, LENGTH)
+    return -jnp.where(e.mask_BT, e.advantage_BT * now_BT, 0.0).sum()
+
+  wanted = jax.jit(jax.grad(reinforce))(params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, wanted)
+
+
+def test_beta_weighs_the_distance_to_the_reference(params, played):
+  """k2 at the old policy is ½ Σ (old − reference)²; the loss grows by β times it."""
+  replies, rollout, temperature = played
+  e = experience(rollout)
+  totals = []
+  for beta in (0.0, 0.5):
+    update = policy.grouped(replies, e, beta)
+    total, metrics = loss(grpo, temperature)(params, update, None)
+    totals.append(float(total))
+  by_hand = 0.5 * np.square(e.old_BT - e.reference_BT).sum()
+  assert totals[1] - totals[0] == pytest.approx(0.5 * by_hand, rel=1e-3)
+  assert float(metrics["kl_now"].total) == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_replies_that_are_masked_move_nothing(params, played):
+  replies, rollout, temperature = played
+  e = experience(rollout)
+  e = dataclasses.replace(e, mask_BT=jnp.zeros_like(e.mask_BT))
+  update = policy.grouped(replies, e, 0.5)
+  loss_fn = loss(grpo, temperature)
+  gradient = gradient_of(loss_fn, params, update)
+  assert norm(gradient) == 0.0
+  assert float(loss_fn(params, update, None)[1]["loss"].count) == 0
+
+
+def test_critic_and_policy_have_gradients_apart(params, played):
+  """Without advantage and KL only the critic moves; with a met return only the rest."""
+  replies, rollout, temperature = played
+  both = with_critic(params)
+  loss_fn = loss(ppo, temperature)
+  e = experience(rollout)
+  still = dataclasses.replace(e, advantage_BT=jnp.zeros_like(e.advantage_BT))
+  gradient = gradient_of(loss_fn, both, policy.grouped(replies, still, 0.0))
+  learning = norm(gradient["critic"])
+  assert learning > 0
+  assert norm({k: v for k, v in gradient.items() if k != "critic"}) == 0.0
+  value_BQT = policy.values(both["critic"], replies, model=MODEL)
+  met_BT = value_BQT.reshape(-1, LENGTH)
+  met = dataclasses.replace(e, value_BT=met_BT, return_BT=met_BT)
+  gradient = gradient_of(loss_fn, both, policy.grouped(replies, met, 0.0))
+  assert norm(gradient["critic"]) < 1e-4 * learning  # the rounding of another program
+  assert norm(gradient["decoder"]) > 0
+
+
+def test_values_are_read_before_each_token(params, played):
+  """With a head that sums the state, value 0 is that of the prompt's last token."""
+  replies, _, _ = played
+  both = with_critic(params)
+  value_BQT = policy.values(both["critic"], replies, model=MODEL)
+  x_BD, x_BQTD = MODEL.apply({"params": params}, replies, method="branches")
+  first_BQ = jnp.broadcast_to(x_BD.sum(-1)[:, None], (2, COPIES))
+  np.testing.assert_allclose(value_BQT[:, :, 0], first_BQ, atol=1e-4)
+  np.testing.assert_allclose(value_BQT[:, :, 1:], x_BQTD.sum(-1)[:, :, :-1], atol=1e-4)
+  fresh = {**both["critic"], "value": heads.init_value(jax.random.key(0), 16)}
+  assert not policy.values(fresh, replies, model=MODEL).any()

@@ -1,0 +1,144 @@
+"""Scorer, context of the judge, rows, and the paired comparison, by hand."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.rollout import heldout, judge, said, scorer
+from stepaudio_jax.rollout.said import Said
+from stepaudio_jax.text import chat, tokenizer
+from tests import small
+
+RIGHT = Said("I hear it.\n</think>\nHigh.", "I hear it.", "High.")
+WRONG = Said("I hear it.\n</think>\nLow.", "I hear it.", "Low.")
+OPEN = Said("I hear it and", "I hear it and", None)
+RULES = {"audio": {"accuracy": 0.8, "think_format": 0.2}, "text": {"accuracy": 1.0}}
+ROWS = [{"id": name, "answer": "high", "choices": ["low", "high"]} for name in "ab"]
+
+
+def prompts():
+  """Two rows; the first has a recording, the second has none."""
+  batch = small.dialogue_batch(rows=2)
+  return dataclasses.replace(batch, frame_count_BR=np.asarray([[7], [0]], np.int32))
+
+
+def test_rules_go_by_the_stream_of_the_prompt():
+  """Audio: 0.8 · right + 0.2 · thought; text: 1.0 · right and no other rule."""
+  scores = scorer.Scorer(RULES, {}, None)(prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN])
+  assert scores.names == ("accuracy", "think_format")
+  np.testing.assert_array_equal(
+    scores.reward_BC, [[1, 1], [0, 1], [1, np.nan], [0, np.nan]]
+  )
+  np.testing.assert_allclose(scores.weight_BC, [[0.8, 0.2], [0.8, 0.2], [1, 0], [1, 0]])
+  np.testing.assert_allclose(scores.objective_B, [1.0, 0.2, 1.0, 0.0])
+
+
+def test_learned_rewards_that_are_missing_are_missing_and_not_zero():
+  def two_dimensions(batch, texts):
+    rewards = np.asarray([1.0, 2.0, 3.0, np.nan])
+    return {"warmth": rewards, "charm": np.full(4, np.nan)}
+
+  weights = {"warmth": 0.5, "charm": 0.0}
+  scores = scorer.Scorer({}, weights, two_dimensions)(
+    prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN]
+  )
+  np.testing.assert_allclose(scores.objective_B, [0.5, 1.0, 1.5, np.nan])
+
+
+@pytest.mark.parametrize(
+  ("rules", "learned", "reader", "message"),
+  [
+    ({"video": {"accuracy": 1.0}}, {}, None, r"\['video'\].*\('audio', 'text'\)"),
+    ({"audio": {"accurate": 1.0}}, {}, None, r"accurate.*'accuracy', 'think_format'"),
+    (RULES, {"warmth": 1.0}, None, "one needs the other"),
+    (RULES, {}, lambda batch, texts: {}, "one needs the other"),
+    ({}, {}, None, "at least one"),
+    (RULES, {"accuracy": 1.0}, lambda batch, texts: {}, r"none twice"),
+  ],
+)
+def test_impossible_rewards_are_refused(rules, learned, reader, message):
+  with pytest.raises(ValueError, match=message):
+    scorer.Scorer(rules, learned, reader)
+
+
+def test_the_judge_reads_prompts_up_to_the_humans_turn():
+  """Cutting the opened turn off a prompt gives the rendering without it."""
+  tiny = tokenizer.load("tiny")
+  asked = [{"role": "human", "content": [{"type": "text", "text": "How high is it?"}]}]
+  known = {"tokenizer": tiny, "clip_tokens": (), "example_id": "x"}
+  opened_T = chat.prompt(asked, thinking=True, **known).token_T
+  wanted_T = chat.render(asked, target=None, **known).token_T
+  batch = small.dialogue_batch(rows=1)
+  row_T = np.pad(opened_T, (0, 3))[None]
+  batch = dataclasses.replace(
+    batch,
+    token_BT=row_T,
+    segment_BT=(np.arange(row_T.shape[1]) < len(opened_T)).astype(np.int32)[None],
+    position_BT=np.arange(row_T.shape[1], dtype=np.int32)[None],
+    example_BT=np.zeros_like(row_T),
+    source_BT=np.zeros_like(row_T),
+  )
+  cut = judge.without_opening(batch, judge.opening_tokens(tiny), tiny.special.pad)
+  kept_T = cut.token_BT[0][cut.segment_BT[0] > 0]
+  np.testing.assert_array_equal(kept_T, wanted_T)
+  assert (cut.token_BT[0][len(wanted_T) :] == tiny.special.pad).all()
+
+
+def test_rows_name_their_prompt_and_leave_out_what_was_not_sampled():
+  rollout = Rollout(
+    token_BT=np.asarray([[5, 6, 0], [7, 0, 0]]),
+    logprob_BT=np.asarray([[-1.0, -2.0, 0.0], [-0.5, 0.0, 0.0]]),
+    mask_BT=np.asarray([[True, True, False], [True, False, False]]),
+    truncated_B=np.asarray([False, True]),
+  )
+  asked = [{"id": "a#0", "dialogue_id": "a"}]
+  shown = {"objective": np.asarray([0.5, np.nan]), "reward": {"x": np.arange(2)}}
+  first, second = said.rows(3, asked, rollout, [RIGHT, OPEN], shown)
+  assert first["token_ids"] == [5, 6] and second["logprobs"] == [-0.5]  # noqa: PT018
+  assert (first["sample"], second["sample"]) == (0, 1)
+  assert second["policy_version"] == 2
+  assert second["dialogue_id"] == "a"
+  assert (first["objective"], second["objective"]) == (0.5, None)
+  assert second["reward"] == {"x": 1.0}
+  assert second["truncated"]
+
+
+def exam_row(step, prompt, objective):
+  names = {"tokens": 4, "kl": 0.0, "entropy": 1.0, "reward": {"accuracy": objective}}
+  return {"step": step, "prompt_id": prompt, "objective": objective, **names}
+
+
+def test_end_against_start_is_paired_by_prompt():
+  """a: mean of (0, 1) → 1; b: 0 → 0.5, one reply without objective: gain (½ + ½)/2."""
+  found = [exam_row(0, "a", 0.0), exam_row(0, "a", 1.0), exam_row(0, "b", 0.0)]
+  found += [exam_row(9, "a", 1.0), exam_row(9, "b", 0.5), exam_row(9, "b", None)]
+  result = heldout.compared(found)
+  assert result["steps"] == [0, 9]
+  assert result["objective"]["start"] == pytest.approx(0.25)
+  assert result["objective"]["end"] == pytest.approx(0.75)
+  assert result["objective"]["gain"] == pytest.approx(0.5)
+  assert result["objective"]["low"] == pytest.approx(0.5)  # both prompts gain alike
+  assert result["objective"]["missing"] == 1
+  assert result["reward/accuracy"]["gain"] == pytest.approx(0.5)
+  assert "+0.500 [+0.500, +0.500]" in heldout.table(result)
+
+
+def test_an_interval_of_many_prompts_is_that_of_the_normal_law():
+  """Gains of n prompts: mean ± 1.96 s/√n, to a few per cent."""
+  rng = np.random.default_rng(3)
+  gains = rng.normal(0.2, 1.0, 400)
+  found = [exam_row(0, str(k), 0.0) for k in range(400)]
+  found += [exam_row(1, str(k), float(gain)) for k, gain in enumerate(gains)]
+  row = heldout.compared(found)["objective"]
+  half = 1.96 * gains.std(ddof=1) / 20
+  assert row["low"] == pytest.approx(gains.mean() - half, abs=0.02)
+  assert row["high"] == pytest.approx(gains.mean() + half, abs=0.02)
+
+
+def test_more_prompts_than_there_are_is_an_error():
+  feed = types.SimpleNamespace(counts=(3, 2))
+  with pytest.raises(ValueError, match=r"prompts=8, but only 5 fit"):
+    heldout.Exam(feed, 8, 4, None)

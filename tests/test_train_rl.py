@@ -1,0 +1,207 @@
+"""The policy-gradient loop: resume, what it leaves behind, and what it refuses."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import rlhf, rlvr
+from stepaudio_jax import checkpoint, logs, train_rl
+from stepaudio_jax.core import tree
+from stepaudio_jax.models import sizes
+from tests import tones
+
+
+@pytest.fixture(autouse=True)
+def little_model(monkeypatch):
+  """Recipes say size=tiny; these tests need no more than a few thousand weights."""
+  monkeypatch.setitem(sizes.SIZES, "tiny", tones.LITTLE)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  folder = tones.world(tmp_path_factory.mktemp("tones"))
+  tones.policy(folder / "sft")
+  tones.policy(folder / "other", seed=5)
+  tones.reward_model(folder / "rm", ("correctness", "naturalness"))
+  return folder
+
+
+def wired(c, world, steps=3):
+  c.init = str(world / "sft")
+  c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
+  c.data.cache = str(world / "cache")
+  c.data.max_tokens = 64
+  c.sampling.max_new_tokens = 8
+  c.prompts_per_step = 2
+  c.total_steps = steps
+  return c
+
+
+def verifiable(world, algorithm="grpo", steps=3):
+  return wired(rlvr.get_config(f"algorithm={algorithm},smoke"), world, steps)
+
+
+def preferred(world, steps=3):
+  c = wired(rlhf.get_config("smoke"), world, steps)
+  c.reward_model = str(world / "rm")
+  c.rewards.learned = {"correctness": 2.0, "naturalness": 0.0}
+  return c
+
+
+def rows(workdir, name="metrics"):
+  found = logs.read_metrics(workdir / f"{name}.jsonl")
+  return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in found]
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+  """Three steps of RLHF, undisturbed."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(sizes.SIZES, "tiny", tones.LITTLE)
+    return train_rl.run(preferred(world), tmp_path_factory.mktemp("rl") / "whole")
+
+
+def test_stop_and_resume_equals_never_stopped(world, finished, tmp_path):
+  train_rl.run(preferred(world, steps=1), tmp_path / "run")
+  train_rl.run(preferred(world), tmp_path / "run")
+  for name in ("metrics", "samples", "heldout"):
+    ours, theirs = rows(tmp_path / "run", name), rows(finished, name)
+    if name == "heldout":  # the short run held an exam at its end too
+      ours = [row for row in ours if row["step"] != 1]
+    assert ours == theirs, name
+  ours, theirs = (checkpoint.load_params(d) for d in (tmp_path / "run", finished))
+  assert tree.content_hash(ours) == tree.content_hash(theirs)
+
+
+def test_sampler_and_trainer_agree(finished):
+  for row in rows(finished):
+    assert row["train/agreement_max_abs"] <= 1e-5
+    assert row["train/agreement_pearson"] > 0.999
+
+
+def test_samples_carry_their_rewards(finished):
+  """8 replies a step (2 prompts × 4), with every dimension, and the sum by hand."""
+  found = rows(finished, "samples")
+  assert len(found) == 3 * 2 * 4
+  assert [row["policy_version"] for row in found[::8]] == [0, 1, 2]
+  for row in found:
+    assert len(row["token_ids"]) == len(row["logprobs"]) == row["tokens"]
+    reward = row["reward"]["correctness"]
+    if row["answer"] is None:
+      assert reward is None
+      assert row["objective"] is None
+    else:
+      assert row["objective"] == pytest.approx(2 * reward, abs=1e-5)
+
+
+def test_only_the_policy_has_moved(world, finished):
+  before, after = (checkpoint.load_params(d) for d in (world / "sft", finished))
+  assert tree.content_hash(before["encoder"]) == tree.content_hash(after["encoder"])
+
+
+def test_the_reference_stays_where_the_policy_began(world, tmp_path):
+  """At the first step the policy is the reference: KL 0; later it has moved."""
+  c = verifiable(world)
+  c.rewards.rules.audio = {"think_format": 1.0}
+  c.optim.lr = 1e-2
+  train_rl.run(c, tmp_path)
+  found = rows(tmp_path)
+  assert found[0]["train/kl_k3"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_critic_has_an_optimiser_and_parameters_of_its_own(world, tmp_path):
+  c = verifiable(world, "ppo", steps=1)
+  c.optim.lr = 0.0
+  train_rl.run(c, tmp_path)
+  before, after = (checkpoint.load_params(d) for d in (world / "sft", tmp_path))
+  for part in ("adaptor", "decoder"):  # learning rate 0: not moved by the value loss
+    assert tree.content_hash(before[part]) == tree.content_hash(after[part])
+  checkpoint.load_model(tmp_path)  # a critic beside the policy does not disturb
+
+
+def test_epochs_and_minibatches_are_updates(world, tmp_path):
+  c = verifiable(world, steps=2)
+  c.epochs, c.minibatches = 2, 2
+  train_rl.run(c, tmp_path)
+  saved = checkpoint.Checkpoints(tmp_path, every_steps=1, keep=1)
+  assert saved.latest() == 2
+  saved.close()
+  assert [row["step"] for row in rows(tmp_path)] == [1, 2]
+
+
+def test_microbatches_change_no_number(world, tmp_path):
+  for parts in (1, 2):
+    c = verifiable(world, steps=1)
+    c.microbatches = parts
+    train_rl.run(c, tmp_path / str(parts))
+  whole, split = (rows(tmp_path / name)[0] for name in ("1", "2"))
+  for name in ("train/loss", "train/grad_norm", "train/kl_now"):
+    assert whole[name] == pytest.approx(split[name], abs=1e-6), name
+
+
+def test_heldout_prompts_are_asked_at_the_start_and_at_the_end(finished):
+  found = rows(finished, "heldout")
+  assert sorted({row["step"] for row in found}) == [0, 3]
+  assert len({row["dialogue_id"] for row in found}) == 4
+  result = json.loads((finished / "heldout.json").read_text())
+  assert result["steps"] == [0, 3]
+  assert result["prompts"] == 4
+
+
+def changed(c, key, value):
+  *folders, last = key.split(".")
+  node = c
+  for folder in folders:
+    node = node[folder]
+  with node.unlocked():
+    node[last] = value
+  return c
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("algorithm.name", "ppoo", r"unknown algorithm 'ppoo'; the choices are \['grpo'"),
+    ("rewards.rules.audio.accurate", 1.0, r"'accurate'.*accuracy.*think_format"),
+    ("rewards.rules.video", {"accuracy": 1.0}, r"video.*\('audio', 'text'\)"),
+    ("kl.where", "rewards", r"'rewards'.*\('loss', 'reward'\)"),
+    ("kl.where", "reward", "critic"),
+    ("aggregation", "mean", r"'mean'.*token_mean"),
+    ("kl.estimator", "k4", r"'k4'.*k1"),
+    ("minibatches", 3, "minibatches × microbatches = 3"),
+    ("heldout.prompts", 400, "only 4 fit"),
+    ("algorithm.epsilon", 0.1, "unknown key 'algorithm.epsilon'"),
+    ("rewards.learned", {"correctness": 1.0}, "need a reward_model"),
+  ],
+)
+def test_wrong_recipes_are_refused_with_the_choices(
+  world, tmp_path, key, value, message
+):
+  with pytest.raises(ValueError, match=message):
+    train_rl.run(changed(verifiable(world), key, value), tmp_path)
+
+
+def test_an_unknown_dimension_lists_those_of_the_reward_model(world, tmp_path):
+  c = preferred(world)
+  c.rewards.learned = {"correctness": 1.0, "charm": 1.0}
+  with pytest.raises(ValueError, match=r"\['charm'\].*'correctness', 'naturalness'"):
+    train_rl.run(c, tmp_path)
+
+
+def test_a_reward_model_that_hears_otherwise_is_refused(world, tmp_path):
+  c = preferred(world)
+  c.init = str(world / "other")
+  with pytest.raises(ValueError, match=r"encoder .* is not the policy's"):
+    train_rl.run(c, tmp_path)
+
+
+def test_policies_that_are_not_finite_stop_with_the_prompts(world, tmp_path):
+  params = checkpoint.load_params(world / "sft")
+  params["decoder"] = jax.tree.map(np.copy, params["decoder"])
+  params["decoder"]["norm"]["scale"][:] = np.nan
+  c = verifiable(world)
+  c.init = str(tones.saved(tmp_path / "broken", params))
+  with pytest.raises(FloatingPointError, match=r"not finite on .*heldout-"):
+    train_rl.run(c, tmp_path / "run")
