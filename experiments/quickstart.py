@@ -166,6 +166,7 @@ def evaluation(d: Path, smoke: bool) -> None:
       cache=d / "cache",
       batch_size=16 if smoke else 128,
       max_new_tokens=48,
+      silence=policy == "sft",  # whether it hears is shown of the common start
     )
   evaluate.run(
     checkpoint=d / "rm",

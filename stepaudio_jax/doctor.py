@@ -8,6 +8,8 @@ import shutil
 import sys
 from importlib import metadata
 
+from stepaudio_jax.core import errors
+
 _SEEN_TO_WORK = {
   "jax": "0.10.2",
   "flax": "0.12.8",
@@ -23,7 +25,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--workdir", default=".", help="its free disk space is reported")
   workdir = parser.parse_args().workdir
-  problems = [*_packages(), *_devices(), *_speech(), *_machine(workdir)]
+  with errors.readable("doctor"):
+    problems = [*_packages(), *_devices(), *_speech(), *_machine(workdir)]
   for problem in problems:
     print(f"FIX   {problem}")
   print("all is well" if not problems else f"{len(problems)} things to fix")

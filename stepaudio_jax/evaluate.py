@@ -16,11 +16,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import jax
 from etils import epath
 
 from stepaudio_jax import checkpoint as checkpoints
 from stepaudio_jax import evals
-from stepaudio_jax.core import files, recipe
+from stepaudio_jax.core import entry, errors, files, recipe
 
 
 def benchmark_names() -> list[str]:
@@ -45,6 +46,7 @@ def run(
   max_new_tokens: int | None = None,
   temperature: float | None = None,
   seed: int | None = None,
+  silence: bool | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
 
@@ -54,8 +56,8 @@ def run(
     out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
-    batch_size, max_new_tokens, temperature, seed: see the benchmark's Options; None is
-      its default.
+    batch_size, max_new_tokens, temperature, seed, silence: see the benchmark's Options;
+      None is its default.
 
   Raises:
     ValueError: an unknown benchmark, options that are impossible or that a benchmark
@@ -64,17 +66,24 @@ def run(
   """
   modules = {name: load_benchmark(name) for name in benchmarks}
   given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-  given |= {"temperature": temperature, "seed": seed}
+  given |= {"temperature": temperature, "seed": seed, "silence": silence}
   given = {key: value for key, value in given.items() if value is not None}
   options = {name: _options(name, module, given) for name, module in modules.items()}
+  if limit is not None and limit < 1:
+    raise ValueError(f"limit={limit} must be at least 1, or None for all")
+  data_folder = epath.Path(data).resolve()
+  if not data_folder.is_dir():
+    raise ValueError(f"there is no folder {data_folder} with the benchmarks' data")
   step_folder = checkpoints.step_folder(checkpoint)
   workdir = step_folder.parent.parent
+  entry.compilation_cache(workdir / "xla_cache")
   out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()
   summaries = {}
   for name, module in modules.items():
+    model = module.load(step_folder)
     summary, items = module.evaluate(
-      module.load(step_folder),
-      epath.Path(data).resolve(),
+      dataclasses.replace(model, params=jax.device_put(model.params)),
+      data_folder,
       cache=epath.Path(cache) if cache else out / "cache",
       options=options[name],
       limit=limit,
@@ -114,6 +123,17 @@ def _write(
       partial.write_bytes(content)
 
 
+def _own(option: str) -> str:
+  """What the benchmarks take where an option is not given."""
+  modules = {name: load_benchmark(name) for name in benchmark_names()}
+  own = [
+    f"{name} {module.DEFAULTS[option]}"
+    for name, module in modules.items()
+    if option in module.DEFAULTS
+  ]
+  return ", ".join(own) or "0"
+
+
 def parser() -> argparse.ArgumentParser:
   out = argparse.ArgumentParser(
     prog="python -m stepaudio_jax.evaluate",
@@ -133,23 +153,31 @@ def parser() -> argparse.ArgumentParser:
     help=f"one or more of: {', '.join(names)}",
   )
   add("--data", required=True, metavar="DIR", help="where the benchmarks' files lie")
-  add("--out", metavar="DIR", help="folder of the results")
-  add("--cache", metavar="DIR", help="encoder frames, shared by runs (OUT/cache)")
+  add("--out", metavar="DIR", help="of the results; else WORKDIR/evaluation/STEP")
+  add("--cache", metavar="DIR", help="of encoder frames, to be shared; else OUT/cache")
   add("--limit", type=int, metavar="N", help="only the first N items")
-  for name, kind in {
-    "batch_size": int,
-    "max_new_tokens": int,
-    "temperature": float,
-    "seed": int,
+  for name, (kind, what) in {
+    "batch_size": (int, "items at a time"),
+    "max_new_tokens": (int, "of a reply"),
+    "temperature": (float, "0 takes the likeliest token"),
+    "seed": (int, "of the draws"),
   }.items():
-    add(f"--{name}", type=kind, metavar="N", help="by default the benchmark's own")
+    add(f"--{name}", type=kind, metavar="N", help=f"{what}; else {_own(name)}")
+  add(
+    "--no-silence",
+    action="store_false",
+    default=None,
+    dest="silence",
+    help="leave out the control in silence",
+  )
   return out
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   arguments = vars(parser().parse_args(argv))
-  for summary in run(**arguments).values():
-    print(load_benchmark(summary["benchmark"]).page(summary))
+  with errors.readable("evaluate"):
+    for summary in run(**arguments).values():
+      print(load_benchmark(summary["benchmark"]).page(summary))
 
 
 if __name__ == "__main__":

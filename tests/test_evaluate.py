@@ -133,6 +133,29 @@ def test_errors_name_what_is_not_there(folder):
     )
 
 
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    ({"limit": 0}, "limit=0 must be at least 1"),
+    ({"temperature": -1.0}, "cannot sample with temperature=-1.0"),
+    ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+    ({"data": "nowhere"}, "there is no folder .*/nowhere"),
+  ],
+)
+def test_options_are_checked_before_anything_is_read(folder, wrong, message):
+  with pytest.raises(ValueError, match=message):
+    evaluate.run(
+      **{"checkpoint": "no such", "benchmarks": ["world"], "data": folder} | wrong
+    )
+
+
+def test_the_command_tells_an_error_in_one_line(folder, capsys):
+  with pytest.raises(SystemExit) as stop:
+    evaluate.main(["--checkpoint=x", "--benchmark=world", f"--data={folder}"])
+  assert stop.value.code == 2
+  assert capsys.readouterr().err.startswith("evaluate: no checkpoint in x ")
+
+
 def test_every_benchmark_is_whole_and_shared_parts_are_none():
   names = evaluate.benchmark_names()
   assert "world" in names

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 class ArgumentError(ValueError):
   """Wrong arguments of a recipe; `defaults` has those that it takes."""
 
-  def __init__(self, text: str, defaults: dict[str, Any]):
+  def __init__(self, text: str, defaults: dict[str, Any] | None = None):
     super().__init__(text)
-    self.defaults = defaults
+    self.defaults = defaults or {}
 
 
 def parse(arg: str | None, **defaults: Any) -> ConfigDict:

@@ -20,12 +20,20 @@ from stepaudio_jax.data.jsonl import Rows
 from stepaudio_jax.data.world import gold, words
 from stepaudio_jax.evals.parts import accuracy, hearing, tables
 from stepaudio_jax.evals.parts import prompts as prompts_lib
+from stepaudio_jax.evals.parts import replies as replies_lib
 from stepaudio_jax.evals.parts.prompts import Prompt, Prompts
-from stepaudio_jax.evals.parts.replies import Options, Reply, replies
+from stepaudio_jax.evals.parts.replies import Reply, replies
 
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
 
 Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(replies_lib.Options):
+  """And `silence`: whether all is asked again in silence."""
+
+  silence: bool = True
 
 
 def load(folder: epath.PathLike) -> Model:
@@ -63,14 +71,12 @@ def evaluate(
     cache,
     max_tokens=options.room(model.size.max_positions),
   )
-  keys = {key for prompt in prompts.fitting for key in prompt.keys}
-  silence = hearing.silenced(prompts.frames, keys, model.params, model.size)
-  items = [
-    *_items("audio", model, prompts, options, truths),
-    *_items(
-      "silence", model, dataclasses.replace(prompts, frames=silence), options, truths
-    ),
-  ]
+  items = _items("audio", model, prompts, options, truths)
+  if options.silence:
+    keys = {key for prompt in prompts.fitting for key in prompt.keys}
+    silence = hearing.silenced(prompts.frames, keys, model.params, model.size)
+    quiet = dataclasses.replace(prompts, frames=silence)
+    items += _items("silence", model, quiet, options, truths)
   settings = {
     **dataclasses.asdict(options),
     "limit": limit,
@@ -152,6 +158,8 @@ def _compared(items: Sequence[Row], truths: Sequence[Row]) -> Row:
       [row["correct"] for row in items if _scored(row, condition)],
       sum(row["condition"] == condition and bool(row["failed"]) for row in items),
     )
+    if any(row["condition"] == condition for row in items)
+    else None
     for condition in ("audio", "silence")
   )
   chance = sum(map(_chance, truths)) / len(truths)
@@ -161,6 +169,8 @@ def _compared(items: Sequence[Row], truths: Sequence[Row]) -> Row:
 def _dimension(items: Sequence[Row], name: str) -> Row:
   heard, silence = (
     accuracy.mean([row["scores"][name] for row in items if _scored(row, condition)])
+    if any(_scored(row, condition) for row in items)
+    else None
     for condition in ("audio", "silence")
   )
   return {**heard, "silence": silence}

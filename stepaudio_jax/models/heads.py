@@ -64,7 +64,7 @@ class RewardHeads(nn.Module):
     gate_BQTC = jnp.where(read_BQT[..., None], gate(x_BQTD), _MASKED)
     weight_BQTC = jax.nn.softmax(gate_BQTC, axis=2)
     surprise_BQC = (weight_BQTC * surprise_BQT[..., None]).sum(axis=2)
-    small = nn.initializers.constant(0.5)
+    small = nn.initializers.constant(0.3)
     scale_C = layers.parameter(self, "scale", small, ("reward",), (self.dimensions,))
     reward_BQC += layers.raised(scale_C, 3) * surprise_BQC
     return jnp.where(count_BQ[..., None] > 0, reward_BQC, jnp.nan)

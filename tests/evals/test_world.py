@@ -9,7 +9,7 @@ from stepaudio_jax import sampling
 from stepaudio_jax.core.types import Rollout
 from stepaudio_jax.evals import world
 from stepaudio_jax.evals.parts import hearing, intervals, prompts
-from stepaudio_jax.evals.parts.replies import Options
+from stepaudio_jax.evals.world import Options
 from tests.evals import worlds
 
 OPTIONS = Options(batch_size=4, max_new_tokens=24, temperature=0.0)
@@ -172,3 +172,18 @@ def test_limit_takes_the_first_and_truth_must_be_there(folder):
   (shorter / "truth-heldout.jsonl").write_text("".join(kept))
   with pytest.raises(ValueError, match=r"lacks 1 dialogues: \['p-c3'\]"):
     world.evaluate(model, shorter, cache=folder / "cache", options=OPTIONS)
+
+
+def test_the_control_can_be_left_out(scored):
+  """What is heard stays the same; tables show that there is no control."""
+  summary, items, _ = scored
+  heard = [row for row in items if row["condition"] == "audio"]
+  truths = [{"task": row["task"], "answer": row["answer"]} for row in heard]
+  alone = world.summary(heard, truths)
+  for task, entry in alone["tasks"].items():
+    assert entry["silence"] is None
+    assert entry["beats_silence"] is None
+    assert entry["correct"] == summary["tasks"][task]["correct"]
+  page = world.page({**alone, "settings": {}, "checkpoint": "x", "benchmark": "world"})
+  assert "| – |" in page
+  world.plot(alone)

@@ -35,14 +35,14 @@ def accuracy(verdicts: Sequence[bool | None], n_failed: int) -> dict[str, Any]:
 
 
 def against_silence(
-  heard: dict[str, Any], silence: dict[str, Any], chance: float
+  heard: dict[str, Any], silence: dict[str, Any] | None, chance: float
 ) -> dict[str, Any]:
-  """`heard` beside its control.
+  """`heard` beside its control, if there is one.
 
   It beats silence if its lower bound is above the control and above chance: a model
   that falls to pieces on silence, as a trained one may, must not win by that alone.
   """
-  beats_silence = heard["low"] > max(silence["accuracy"], chance)
+  beats_silence = silence and heard["low"] > max(silence["accuracy"], chance)
   return {
     **heard,
     "chance": chance,

@@ -42,6 +42,9 @@ class Options:
     for name in ("batch_size", "max_new_tokens", "samples"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+    # The sampler's own checks, before a model is loaded.
+    drawn = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p")}
+    sampling.Settings(self.max_new_tokens, stop_ids=(0,), pad_id=0, **drawn)
 
   def room(self, max_positions: int) -> int:
     """Tokens that a prompt may have."""

@@ -19,19 +19,30 @@ def accuracy_table(entries: dict[str, dict[str, Any]]) -> str:
       percent(entry["accuracy_answered"]),
       str(entry["n_unparsed"]),
       str(entry["n_failed"]),
-      percent(*(entry["silence"][key] for key in ("accuracy", "low", "high"))),
+      _control(entry["silence"]),
       percent(entry["chance"]),
-      "yes" if entry["beats_silence"] else "no",
+      {True: "yes", False: "no", None: "–"}[entry["beats_silence"]],
     ]
     for name, entry in entries.items()
   ]
   return table(head.split("|"), rows)
 
 
+def _control(silence: dict[str, Any] | None) -> str:
+  if silence is None:
+    return "–"
+  return percent(*(silence[key] for key in ("accuracy", "low", "high")))
+
+
 def mean_table(entries: dict[str, dict[str, Any]]) -> str:
   """Markdown of accuracy.mean entries by name, each with one in silence."""
   rows = [
-    [name, str(entry["n"]), _interval(entry), _interval(entry["silence"])]
+    [
+      name,
+      str(entry["n"]),
+      _interval(entry),
+      _interval(entry["silence"]) if entry["silence"] else "–",
+    ]
     for name, entry in entries.items()
   ]
   return table(["dimension", "n", "mean", "in silence"], rows)
@@ -44,7 +55,8 @@ def accuracy_bars(title: str, entries: dict[str, dict[str, Any]]) -> Figure:
   place = np.arange(len(entries))
   controls = [entry["silence"] for entry in entries.values()]
   bars(axes, place - 0.2, list(entries.values()), OURS, "audio")
-  bars(axes, place + 0.2, controls, SILENCE, "silence")
+  if None not in controls:
+    bars(axes, place + 0.2, controls, SILENCE, "silence")
   chance = [100 * entry["chance"] for entry in entries.values()]
   axes.hlines(
     chance, place - 0.42, place + 0.42, "#b3402f", "dashed", label="chance", lw=1.2
