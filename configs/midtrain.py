@@ -1,4 +1,4 @@
-"""Audio-centric mid-training: dialogues about sound mixed with text-only reasoning.
+r"""Audio-centric mid-training: dialogues about sound mixed with text-only reasoning.
 
   python -m stepaudio_jax.train --config configs/midtrain.py --workdir runs/midtrain \
     --config.init=runs/speak \

@@ -1,4 +1,4 @@
-"""Pre-alignment of a size that starts from random weights (training.md, stage 0).
+r"""Pre-alignment of a size that starts from random weights (training.md, stage 0).
 
   python -m stepaudio_jax.train --config configs/prealign.py:phase=hear \
     --workdir runs/hear --config.data.options.speech.path=runs/world/clips-train.jsonl

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.fresh = ("rewards",)
   c.objective = "preference"
   c.trainable = ("adaptor", "decoder", "rewards")
-  c.total_steps = 8 if arg.smoke else 100
+  c.total_steps = 8 if arg.smoke else 120
   c.batch_size = 4 if arg.smoke else 16  # comparisons, all raters of each
   c.microbatches = 1
   c.dtype = "float32"
@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   c.dims_on_thought = ("acoustic_grounding",)
   c.loss = {
-    "weights": {"bradley_terry": 1.0, "regression": 0.2, "centring": 0.01},
+    "weights": {"bradley_terry": 1.0, "regression": 0.5, "centring": 0.01},
     "margin": 0.0,  # reward points a level; not with `scaled`
     "scaled": False,
   }
@@ -55,8 +55,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.mix = {"preference": 1.0}
   c.data.options = {"preference": {"path": "runs/world/preferences-train.jsonl"}}
   c.data.cache = ""  # "": workdir/cache
-  c.data.max_tokens = 112  # of the context
-  c.data.max_reply_tokens = 72
+  c.data.max_tokens = 104  # of the context
+  c.data.max_reply_tokens = 64
   c.data.max_raters = 12
   c.data.max_clips = 1
   c.data.max_clip_s = 3.2
@@ -74,6 +74,6 @@ def get_config(arg: str = "") -> ConfigDict:
     "clip_norm": 1.0,
   }
   c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
-  c.checkpoint = {"every_steps": 4 if arg.smoke else 100, "keep": 1}
+  c.checkpoint = {"every_steps": 4 if arg.smoke else 120, "keep": 1}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c

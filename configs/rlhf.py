@@ -1,4 +1,4 @@
-"""RLHF: the loop of configs/rlvr.py on a learned reward of many dimensions.
+r"""RLHF: the loop of configs/rlvr.py on a learned reward of many dimensions.
 
   python -m stepaudio_jax.train_rl --config configs/rlhf.py --workdir runs/rlhf \
     --config.init=runs/sft --config.reward_model=runs/rm \

@@ -1,4 +1,4 @@
-"""RLVR: a policy gradient on rewards that a rule can check.
+r"""RLVR: a policy gradient on rewards that a rule can check.
 
   python -m stepaudio_jax.train_rl --config configs/rlvr.py --workdir runs/rlvr \
     --config.init=runs/sft --config.data.options.prompts.path=runs/world/prompts-{split}.jsonl

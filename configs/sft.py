@@ -1,4 +1,4 @@
-"""Cold-start SFT: multi-turn dialogues, loss on each assistant turn with its thought.
+r"""Cold-start SFT: multi-turn dialogues, loss on each assistant turn with its thought.
 
   python -m stepaudio_jax.train --config configs/sft.py --workdir runs/sft \
     --config.init=runs/speak \

@@ -6,42 +6,111 @@ Every shape lives in a box of WIDTH × HEIGHT that the page stretches to its own
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 WIDTH, HEIGHT = 1000, 400
 SMOOTHED_ROWS = 9  # of metrics.jsonl, half of them before and half after
+COLOURS = 7  # of report_style.css
 WAVE_BARS = 110
 
-LOSSES = re.compile(r"train/(loss|loss_.+|ctc)")
+LOSSES = re.compile(r"train/(loss|loss_.+|ctc|bradley_terry)")
 ACCURACIES = re.compile(r"train/(accuracy|accuracy_.+)")
+_LABELS = {"train/ctc": "CTC", "train/bradley_terry": "Bradley–Terry"}
+
+Values = Sequence[float | None]
 
 
 def panels(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   """The loss panel and the accuracy panel of a stage's metrics.jsonl rows."""
-  last_step = rows[-1]["step"]
+  steps = [row["step"] for row in rows]
   losses, accuracies = _series(rows, LOSSES), _series(rows, ACCURACIES)
   top = max((v for one in losses.values() for v in one if v is not None), default=1.0)
-  ticks = nice_ticks(top)
-  loss = _panel("Loss", losses, rows, ticks, lambda v: f"{v:.2f}")
   whole = [0.0, 0.25, 0.5, 0.75, 1.0]
-  right = _panel("Accuracy", accuracies, rows, whole, lambda v: f"{100 * v:.0f}\u00a0%")
-  return [p | {"last_step": last_step} for p in (loss, right) if p["lines"]]
+  out = []
+  if losses:
+    out.append(panel("Loss", _named(losses), steps, ticks=nice_ticks(top)))
+  if accuracies:
+    out.append(panel("Accuracy", _named(accuracies), steps, ticks=whole, shown=percent))
+  return out
 
 
-def nice_ticks(top: float) -> list[float]:
-  """0 and two to five round numbers above it, the last one not below `top`."""
-  size = 10.0 ** math.floor(math.log10(top)) if top > 0 else 1.0
+def percent(value: float) -> str:
+  return f"{100 * value:.0f}\u00a0%"
+
+
+def panel(
+  title: str,
+  series: Mapping[str, Values],
+  steps: Sequence[int],
+  *,
+  ticks: Sequence[float] | None = None,
+  colours: Mapping[str, int] | None = None,
+  shown: Callable[[float], str] | None = None,
+  window: int = SMOOTHED_ROWS,
+) -> dict[str, Any]:
+  """Lines over steps, each thin as it is and bold as its running mean.
+
+  Args:
+    series: {label: a value or a hole for every step}; one without values is left out.
+    ticks: of the y axis; None is round numbers around the values.
+    colours: {label: number of its colour}; None numbers the lines.
+    shown: how the values and ticks are written; None is as plain numbers.
+    window: rows of the running mean.
+  """
+  kept = {k: v for k, v in series.items() if any(x is not None for x in v)}
+  if ticks is None:
+    known = [x for values in kept.values() for x in values if x is not None]
+    ticks = nice_ticks(max(known, default=1.0), min(known, default=0.0))
+  low, high = ticks[0], ticks[-1]
+  xs = [WIDTH * step / max(steps[-1], 1) for step in steps]
+
+  def heights(values: Values) -> Values:
+    return [
+      None if v is None else HEIGHT * (1 - (v - low) / (high - low)) for v in values
+    ]
+
+  lines = []
+  for k, (label, values) in enumerate(kept.items()):
+    calm = smoothed(values, window)
+    last = next(v for v in reversed(calm) if v is not None)
+    lines.append(
+      {
+        "label": label,
+        "colour": colours[label] if colours else k % COLOURS,
+        "raw": path(xs, heights(values)),
+        "smooth": path(xs, heights(calm)),
+        "last": (shown or _two_places)(last),
+      }
+    )
+  marks = [
+    {"label": (shown or _plain)(t), "y": y, "up": 100 - 100 * y / HEIGHT}
+    for t, y in zip(ticks, heights(ticks), strict=True)
+  ]
+  return {"title": title, "lines": lines, "ticks": marks, "last_step": steps[-1]}
+
+
+def nice_ticks(top: float, bottom: float = 0.0) -> list[float]:
+  """Three to seven round numbers, the first not above bottom, the last not below top.
+
+  Equal bounds get as much room as numbers near 1 need.
+  """
+  spread = top - bottom
+  if spread <= 1e-9 * max(abs(top), 1.0):
+    spread = 1.0
+  size = 10.0 ** math.floor(math.log10(spread))
   steps = (size * factor for factor in (0.25, 0.5, 1.0, 2.0, 2.5, 5.0))
-  step = next(s for s in steps if math.ceil(top / s - 1e-9) <= 5)
-  return [step * k for k in range(max(2, math.ceil(top / step - 1e-9)) + 1)]
+  step = next(s for s in steps if spread / s <= 5 + 1e-9)
+  first = math.floor(bottom / step + 1e-9)
+  last = max(first + 2, math.ceil(top / step - 1e-9))
+  return [step * k for k in range(first, last + 1)]
 
 
-def smoothed(values: Sequence[float | None]) -> list[float | None]:
-  """Centred running mean over SMOOTHED_ROWS; a hole in the values stays a hole."""
-  half = SMOOTHED_ROWS // 2
+def smoothed(values: Values, window: int = SMOOTHED_ROWS) -> Values:
+  """Centred running mean over `window` rows; a hole in the values stays a hole."""
+  half = window // 2
   out = []
   for k, value in enumerate(values):
     near = [v for v in values[max(0, k - half) : k + half + 1] if v is not None]
@@ -49,7 +118,7 @@ def smoothed(values: Sequence[float | None]) -> list[float | None]:
   return out
 
 
-def path(xs: Sequence[float], ys: Sequence[float | None]) -> str:
+def path(xs: Sequence[float], ys: Values) -> str:
   """An SVG path through the points; it is lifted where y is None."""
   words, pen = [], "M"
   for x, y in zip(xs, ys, strict=True):
@@ -87,50 +156,25 @@ def _series(
   return found
 
 
-def _panel(
-  title: str,
-  series: dict[str, list[float | None]],
-  rows: Sequence[dict[str, Any]],
-  ticks: list[float],
-  shown: Callable[[float], str],
-) -> dict[str, Any]:
-  top = ticks[-1]
-  xs = [WIDTH * row["step"] / max(rows[-1]["step"], 1) for row in rows]
-
-  def heights(values: Sequence[float | None]) -> list[float | None]:
-    return [None if v is None else HEIGHT * (1 - v / top) for v in values]
-
-  lines = []
-  for name, values in series.items():
-    calm = smoothed(values)
-    last = next(v for v in reversed(calm) if v is not None)
-    lines.append(
-      {
-        "name": name.removeprefix("train/"),
-        "label": _label(name, alone=len(series) == 1),
-        "raw": path(xs, heights(values)),
-        "smooth": path(xs, heights(calm)),
-        "last": shown(last),
-      }
-    )
-  marks = [
-    {"label": _tick(t, title), "y": HEIGHT * (1 - t / top), "up": 100 * t / top}
-    for t in ticks
-  ]
-  return {"title": title, "lines": lines, "ticks": marks}
+def _named(series: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+  return {_label(name, alone=len(series) == 1): v for name, v in series.items()}
 
 
 def _label(name: str, *, alone: bool) -> str:
   """What a legend calls a metric; a loss or accuracy that is alone is of tokens."""
+  if name in _LABELS:
+    return _LABELS[name]
   kind, _, part = name.removeprefix("train/").partition("_")
   if part:
     return part.replace("_", " ")
-  if kind == "ctc":
-    return "CTC"
   if not alone:
     return "all"
   return "nats per token" if kind == "loss" else "of tokens"
 
 
-def _tick(value: float, title: str) -> str:
-  return f"{100 * value:.0f}\u00a0%" if title == "Accuracy" else f"{value:g}"
+def _two_places(value: float) -> str:
+  return f"{value:.2f}"
+
+
+def _plain(value: float) -> str:
+  return f"{value:g}"

@@ -1,11 +1,11 @@
-"""The report's three dialogues: picked by a fixed rule, with sound that plays anywhere.
+"""The report's dialogues: picked by a fixed rule, with sound that plays anywhere.
 
 16-bit WAV in a data URI: every browser plays it, and 3 s at 16 kHz are 130 kB.
 """
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,60 +17,46 @@ from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.core.lengths import SAMPLE_RATE
 from stepaudio_jax.text import messages as messages_lib
 
-COUNT = 3
 RULE = (
-  "Picked by rule, not by hand: a memory dialogue, a wrong reply if there is one, and "
-  "another task; where several fit, right replies first, then the order of the file."
+  "Picked by a rule that reads no reply: of every task the first held-out dialogue with "
+  "sound, in the order of the file. The same words went to all policies."
 )
-_MEMORY = "memory"
 _VERDICTS = {
   True: ("right", "Right"),
   False: ("wrong", "Wrong reply"),
-  None: ("wrong", "Wrong: no answer could be read"),
+  None: ("wrong", "No answer could be read"),
 }
 
 Row = dict[str, Any]
 
 
-def picked(items: Sequence[Row], at: str) -> list[tuple[Row, Row]]:
-  """Three (row with sound, the same row on silence), by RULE.
+def picked(items: Mapping[str, Mapping[str, Row]], at: str) -> list[dict[str, Row]]:
+  """Of every task one dialogue, as {policy: its row}, by RULE.
+
+  Args:
+    items: {policy: {dialogue id: row}}, the first policy's in the order of its file.
 
   Raises:
-    ValueError: too few dialogues with sound, or one without a reply on silence.
+    ValueError: no dialogue has sound.
   """
-  asked = [row for row in items if row["raw"] is not None]  # others failed: no reply
-  heard = [row for row in asked if row["condition"] == "audio" and _clips(row)]
-  silent = {row["id"]: row for row in asked if row["condition"] == "silence"}
-  if len(heard) < COUNT:
-    raise ValueError(f"{at}: {len(heard)} dialogues with sound; the report plays 3")
-  chosen: list[Row] = []
-  _add(chosen, heard, lambda row, _: (not _long_memory(row), not _right(row)))
-  if _right(chosen[0]):
-    _add(chosen, heard, lambda row, seen: (_right(row), row["correct"] is None, seen))
-  while len(chosen) < COUNT:
-    _add(chosen, heard, lambda row, seen: (seen, not _right(row)))
-  for row in chosen:
-    if row["id"] not in silent:
-      raise ValueError(f"{at}: {row['id']!r} has no reply of condition 'silence'")
-  return [(row, silent[row["id"]]) for row in chosen]
+  policies = [*items]
+  chosen: dict[str, str] = {}
+  for name, row in items[policies[0]].items():
+    if _clips(row):
+      chosen.setdefault(row["task"], name)
+  if not chosen:
+    raise ValueError(f"{at}: no dialogue has sound, and the report plays some")
+  return [{p: items[p][name] for p in policies} for name in chosen.values()]
 
 
-def _add(
-  chosen: list[Row], rows: Sequence[Row], key: Callable[[Row, bool], tuple]
-) -> None:
-  """Adds the first row whose key(row, task is there already) is least."""
-  tasks = {row["task"] for row in chosen}
-  ids = {row["id"] for row in chosen}
-  left = [row for row in rows if row["id"] not in ids]
-  chosen.append(min(left, key=lambda row: key(row, row["task"] in tasks)))
-
-
-def shown(row: Row, silent: Row, folders: Sequence[epath.Path]) -> Row:
+def shown(rows: Mapping[str, Row], folders: Sequence[epath.Path]) -> Row:
   """What the page shows of a dialogue, clips read and encoded.
 
   Args:
+    rows: {policy: row}.
     folders: where relative audio paths may start.
   """
+  row = next(iter(rows.values()))
   messages = messages_lib.normalise(row["messages"], row["id"])
   if messages[-1]["role"] == "assistant":  # the reference reply is no part of it
     messages = messages[:-1]
@@ -79,13 +65,31 @@ def shown(row: Row, silent: Row, folders: Sequence[epath.Path]) -> Row:
     "task": row["task"],
     "answer": row["answer"],
     "turns": [_turn(message, row["id"], folders) for message in messages],
-    "reply": _reply(row),
-    "silent": _reply(silent),
+    "replies": {policy: _reply(one) for policy, one in rows.items()},
+    "best": _best([one["scores"] for one in rows.values()]),
   }
+
+
+def clips(dialogue: Row) -> list[Row]:
+  """The sounds of a shown dialogue."""
+  blocks = [block for turn in dialogue["turns"] for block in turn["blocks"]]
+  return [block for block in blocks if block["type"] == "audio"]
+
+
+def _best(scores: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+  """Dimension → the highest score; None where all policies have the same."""
+  asked = [one for one in scores if one]
+  out = {}
+  for name in asked[0] if asked else ():
+    found = {one[name] for one in asked}
+    out[name] = max(found) if len(found) > 1 else None
+  return out
 
 
 def _reply(row: Row) -> Row:
   kind, verdict = _VERDICTS[row["correct"]]
+  if row["raw"] is None:
+    verdict = "Could not be asked"
   keys = ("think", "reply", "raw", "scores", "truncated")
   return {"kind": kind, "verdict": verdict} | {key: row[key] for key in keys}
 
@@ -104,7 +108,6 @@ def _sound(block: Row, name: str, folders: Sequence[epath.Path]) -> Row:
   samples_N = audio_io.read(source, *span, name=name)
   return {
     "type": "audio",
-    "samples_N": samples_N,
     "uri": wav_uri(samples_N),
     "wave": report_charts.wave(samples_N),
     "seconds": len(samples_N) / SAMPLE_RATE,
@@ -130,12 +133,3 @@ def wav_uri(samples_N: np.ndarray) -> str:
 
 def _clips(row: Row) -> list[Row]:
   return messages_lib.audio_blocks(messages_lib.normalise(row["messages"], row["id"]))
-
-
-def _long_memory(row: Row) -> bool:
-  turns = [m for m in row["messages"] if m["role"] in ("human", "user")]
-  return row["task"] == _MEMORY and len(turns) > 1
-
-
-def _right(row: Row) -> bool:
-  return row["correct"] is True

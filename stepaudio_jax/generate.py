@@ -17,6 +17,7 @@ many of its n replies are right, and whether that is within the bounds, both inc
 
 import argparse
 import collections
+import dataclasses
 import json
 import os
 import re
@@ -25,15 +26,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+import jax
 from etils import epath
 
 from stepaudio_jax import checkpoint as checkpoints
 from stepaudio_jax.audio import io as audio_io
-from stepaudio_jax.audio.io import AudioError
+from stepaudio_jax.core import entry, errors, files
 from stepaudio_jax.data import features, schema
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.data.schema import Audio, Dialogue
-from stepaudio_jax.evals.parts import files
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts.prompts import Prompts
 from stepaudio_jax.evals.parts.replies import Options, Reply, replies
@@ -67,7 +68,7 @@ def run(
   talk = _dialogue(audio, prompt, system)
   for clip in talk.audio:
     features.mels(clip)  # whatever is wrong with it shows before a model is loaded
-  model = checkpoints.load_model(checkpoint)
+  model = _loaded(checkpoint, chosen)
   with tempfile.TemporaryDirectory() as cache:
     asked = prompts_lib.prompts(
       model,
@@ -118,7 +119,7 @@ def rollouts(
   talks = prompts_lib.dialogues(corpus)
   for talk in talks if keep else ():
     accuracy.check(talk.row)
-  model = checkpoints.load_model(step_folder)
+  model = _loaded(step_folder, chosen)
   with tempfile.TemporaryDirectory() as folder, files.aside(out) as partial:
     asked = prompts_lib.prompts(
       model,
@@ -199,6 +200,14 @@ def rollout_row(
   }
 
 
+def _loaded(folder: epath.PathLike, options: Options) -> checkpoints.Model:
+  """The model, on the device; that it has room for such replies is checked first."""
+  options.room(checkpoints.load_size(folder).max_positions)
+  entry.compilation_cache(checkpoints.step_folder(folder).parent.parent / "xla_cache")
+  model = checkpoints.load_model(folder)
+  return dataclasses.replace(model, params=jax.device_put(model.params))
+
+
 def _dialogue(audio: Sequence[epath.PathLike], prompt: str, system: str) -> Dialogue:
   paths = [str(epath.Path(path).resolve()) for path in audio]
   blocks = [{"type": "audio", "path": path} for path in paths]
@@ -234,26 +243,26 @@ def parser() -> argparse.ArgumentParser:
   add = out.add_argument
   add("--checkpoint", required=True, metavar="DIR", help="a workdir or a step of it")
   add("--nothinking", action="store_false", dest="thinking", help="answer at once")
-  one = out.add_argument_group("one reply")
-  one.add_argument("--audio", nargs="+", default=unset, metavar="FILE")
-  one.add_argument("--prompt", default=unset, metavar="TEXT")
-  one.add_argument("--system", default=unset, metavar="TEXT")
-  many = out.add_argument_group("rollout rows")
-  many.add_argument("--jsonl", default=unset, metavar="FILE", help="dialogues")
-  many.add_argument("--out", default=unset, metavar="FILE")
-  many.add_argument("--samples", type=int, default=unset, metavar="K")
-  many.add_argument("--keep", type=bounds, default=unset, metavar="LOW..HIGH")
-  many.add_argument("--batch_size", type=int, default=unset, metavar="N")
-  many.add_argument("--cache", default=unset, metavar="DIR", help="encoder frames")
-  drawn = out.add_argument_group(f"drawing; by default {OPTIONS}")
-  for name, kind in {
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "max_new_tokens": int,
-    "seed": int,
+  add = out.add_argument_group("one reply").add_argument
+  add("--audio", nargs="+", default=unset, metavar="FILE", help="heard before the text")
+  add("--prompt", default=unset, metavar="TEXT", help="what the human writes")
+  add("--system", default=unset, metavar="TEXT", help="the turn before the human's")
+  add = out.add_argument_group("rollout rows").add_argument
+  add("--jsonl", default=unset, metavar="FILE", help="dialogues, one a line")
+  add("--out", default=unset, metavar="FILE", help="of the rows; replaced")
+  add("--samples", type=int, default=unset, metavar="K", help="of each; else 1")
+  add("--keep", type=bounds, default=unset, metavar="LOW..HIGH", help="right replies")
+  add("--batch_size", type=int, default=unset, metavar="N", help="prompts at a time")
+  add("--cache", default=unset, metavar="DIR", help="of encoder frames, to be shared")
+  add = out.add_argument_group(f"drawing; by default {OPTIONS}").add_argument
+  for name, (kind, what) in {
+    "temperature": (float, "0 takes the likeliest token"),
+    "top_k": (int, "among so many likeliest tokens; else all"),
+    "top_p": (float, "among the likeliest tokens of that mass; else all"),
+    "max_new_tokens": (int, "of a reply"),
+    "seed": (int, "of the draws; else 0"),
   }.items():
-    drawn.add_argument(f"--{name}", type=kind, default=unset, metavar="N")
+    add(f"--{name}", type=kind, default=unset, metavar="N", help=what)
   return out
 
 
@@ -267,21 +276,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsing.error(f"{one} ask for one reply and {many} for rollout rows: choose")
   if not {"audio", "prompt"} & set(one) and not {"jsonl", "out"} <= set(many):
     parsing.error("give --audio, --prompt or both, or else --jsonl and --out")
-  try:
+  with errors.readable("generate"):
     if many:
       counts = rollouts(**arguments)
       print(", ".join(f"{count} {name}" for name, count in counts.items()))
     else:
       _show(run(**arguments), arguments["thinking"])
-  except (AudioError, FileNotFoundError) as error:
-    raise SystemExit(f"generate: {error}") from error
 
 
 def _show(reply: Reply, thinking: bool) -> None:
   if thinking:
     print(f"[thought]\n{reply.think}\n[answer]")
-  if reply.answer is not None:
+  if reply.answer:
     print(reply.answer)
+  else:
+    why = "is empty" if reply.answer == "" else "never came: the thought did not close"
+    print(f"the answer {why}", file=sys.stderr)
   if reply.truncated:
     print(f"cut off after {len(reply.token_ids)} tokens", file=sys.stderr)
 

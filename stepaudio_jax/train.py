@@ -5,23 +5,24 @@
 The same command with the same workdir goes on where it was killed.
 """
 
+import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from absl import app, flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from stepaudio_jax import checkpoint, logs, optim, sharding, steps
-from stepaudio_jax.core import recipe, tree
-from stepaudio_jax.core.types import Params, TrainState
+from stepaudio_jax.core import entry, recipe, tree
+from stepaudio_jax.core.types import Array, Params, TrainState
 from stepaudio_jax.data import hearing, loader
-from stepaudio_jax.models import heads, hear, sizes, step_audio
+from stepaudio_jax.evals.parts.hearing import frozen_encoder
+from stepaudio_jax.models import heads, hear, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -35,23 +36,6 @@ _KEYS = (
   *("data.split", "data.cache", "data.max_clip_s"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
-_OBJECTIVE_KEYS = {
-  "hear": ("data.symbols", "data.max_symbols"),
-  "next_token": (
-    *("data.max_tokens", "data.max_clips", "data.encode_batch"),
-    *("data.history", "data.pack"),
-  ),
-  "preference": (
-    *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
-    *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),
-    *("data.max_tokens", "data.max_clips", "data.encode_batch"),
-    *("data.max_reply_tokens", "data.max_raters"),
-  ),
-}
-
-
-class NonFiniteLoss(FloatingPointError):
-  """The loss or gradient is not finite; the last checkpoint is intact."""
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
@@ -60,38 +44,47 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Set-up ───────────────────────────────────────────────────────────────────────
   c = checked(config.copy_and_resolve_references())
   workdir = logs.check_workdir(workdir, c)
-  jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "xla_cache"))
+  entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
-  model_size = sizes.size(c.size)
   mesh = sharding.mesh(c.mesh)
+  sharding.rows(c.batch_size, c.microbatches, mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
-  model = step_audio.StepAudio(model_size, dtype=jnp.dtype(c.dtype), remat=c.remat)
-  params = initial_params(c, model_size, tokenizer)
+  model = step_audio.named(c.size, c.dtype, c.remat)
+  init_key, step_key = jax.random.split(jax.random.key(c.seed))
+  params = initial_params(c, model.size, tokenizer, init_key)
   trained, frozen = tree.split(params, tuple(c.trainable))
   tx = optim.optimiser(c.optim, c.total_steps)
-  key = jax.random.key_data(jax.random.key(c.seed))
-  state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
+  rng = jax.random.key_data(step_key)
+  state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), rng)
   state = jax.device_put(state, sharding.replicated(mesh))
-  logs.say(f"{_count(trained)} trained, {_count(frozen)} frozen parameters")
+  counts = [f"{tree.parameter_count(part):,}" for part in (trained, frozen)]
+  logs.say(f"{counts[0]} trained, {counts[1]} frozen parameters")
+
+  # ─── Resume ───────────────────────────────────────────────────────────────────────
+  saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
+  position = None
+  if saved.latest() is not None:
+    if saved.latest() > c.total_steps:
+      has = f"{workdir} holds step {saved.latest()}"
+      raise ValueError(f"total_steps={c.total_steps}, but {has}")
+    state, position = saved.restore(state)
+    logs.say(f"resumed after step {int(state.step)}")
+  start = int(state.step)
 
   # ─── Data ─────────────────────────────────────────────────────────────────────────
   objective = recipe.choose("objective", c.objective, OBJECTIVES)
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
-  batches, feed, loss_fn = objective(c, model, params, tokenizer, cache)
-
+  # Frames are those of the encoder that is trained on, whatever lies in `init` by now.
+  batches, feed, loss_fn = objective.make(c, model, state.frozen, tokenizer, cache)
+  if position is not None:
+    batches.set_state(position)
   logs.record(workdir, c)
-  checkpoint.describe(workdir, model_size, tokenizer)
-  if "rewards" in params:
+  checkpoint.describe(workdir, model.size, tokenizer)
+  if "rewards" in objective.parts:
     checkpoint.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
 
-  # ─── Resume ───────────────────────────────────────────────────────────────────────
-  saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
-  if saved.latest() is not None:
-    state, position = saved.restore(state)
-    batches.set_state(position)
-    logs.say(f"resumed after step {int(state.step)}")
-  start = int(state.step)
+  # ─── Loop ─────────────────────────────────────────────────────────────────────────
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
   step_fn = jax.jit(
     functools.partial(
@@ -99,71 +92,82 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     ),
     donate_argnums=0,
   )
-
-  # ─── Loop ─────────────────────────────────────────────────────────────────────────
+  save_s = 0.0  # of the checkpoints since the last row
   with closing(batches), closing(saved), closing(metrics):
-    clock = time.perf_counter()
     for step in range(start + 1, c.total_steps + 1):
+      clock = time.perf_counter()
       batch, ids = next(batches)
       data_s = time.perf_counter() - clock
       state, scalars = step_fn(state, sharding.put(batch, mesh))
-      values = _finite(scalars, step, ids)
-      step_s, clock = time.perf_counter() - clock, time.perf_counter()
+      values = steps.finite(scalars, step, ids)
+      step_s = time.perf_counter() - clock
       if step % c.log.every_steps == 0 or step == c.total_steps:
-        times = {"time/step_s": step_s, "time/data_s": data_s}
+        times = {"time/step_s": step_s, "time/data_s": data_s, "time/save_s": save_s}
         metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
+        save_s = 0.0
       if saved.due(step, c.total_steps):
+        clock = time.perf_counter()
         saved.save(step, state, batches.get_state())
+        save_s += time.perf_counter() - clock
   return workdir
 
 
 def checked(c: ConfigDict) -> ConfigDict:
-  """The config, if every key is one that is read and none is missing.
+  """The config, if every key is one that is read, and none is missing or impossible.
 
   Raises:
     ValueError: naming the keys or values that are wrong, and the choices.
   """
-  keys = _KEYS + recipe.choose("objective", c.objective, _OBJECTIVE_KEYS)
-  recipe.check_keys(c, keys, free=("data.mix.", "data.options.", "data.attributes."))
-  if c.batch_size % c.microbatches:
+  objective = recipe.choose("objective", c.objective, OBJECTIVES)
+  recipe.check_keys(c, _KEYS + objective.keys, free=objective.free)
+  unknown = sorted({*c.fresh, *c.trainable} - set(objective.parts))
+  if unknown:
+    raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {objective.parts}")
+  if objective.encoder_is_frozen and "encoder" in c.trainable:
     raise ValueError(
-      f"microbatches {c.microbatches} do not divide batch_size {c.batch_size}"
+      f"trainable={tuple(c.trainable)}: {c.objective!r} reads frames that the encoder "
+      "gave before training, so no gradient reaches it"
     )
   return c
 
 
-def initial_params(c: ConfigDict, model_size: Size, tokenizer: Tokenizer) -> Params:
+def initial_params(
+  c: ConfigDict, size: Size, tokenizer: Tokenizer, rng: Array
+) -> Params:
   """Parameters at step 0: read from `c.init`, anew where `c.fresh` says so.
 
   Raises:
     ValueError: a part is neither in `c.init` nor in `c.fresh`, or a shape differs.
   """
-  parts = recipe.choose("objective", c.objective, PARTS)
-  unknown = sorted({*c.fresh, *c.trainable} - set(parts))
-  if unknown:
-    raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {parts}")
-  rng = jax.random.key(c.seed)
-  fresh = dict(step_audio.init_params(rng, model_size))
-  if "hear" in parts:
-    fresh["hear"] = hear.init_params(
-      rng, _hearing_heads(c, tokenizer), model_size.encoder_width
-    )
-  if "rewards" in parts:
-    fresh["rewards"] = heads.init_rewards(rng, model_size.width, len(c.dimensions))
+  parts = OBJECTIVES[c.objective].parts
+
+  def anew(rng: Array, names: tuple[str, ...]) -> Params:
+    model_key, heads_key = jax.random.split(rng)
+    made = dict(step_audio.init_params(model_key, size))
+    if "hear" in parts:
+      listeners = _hearing_heads(c, tokenizer)
+      made["hear"] = hear.init_params(heads_key, listeners, size.encoder_width)
+    if "rewards" in parts:
+      made["rewards"] = heads.init_rewards(heads_key, size.width, len(c.dimensions))
+    return {part: made[part] for part in names}
+
+  wanted = jax.eval_shape(functools.partial(anew, names=parts), rng)
+  # Compiled as one program, parts that are not asked for are not computed.
+  fresh = jax.jit(anew, static_argnames="names")(rng, names=tuple(c.fresh))
   loaded = checkpoint.load_params(c.init) if c.init else {}
-  lacking = [part for part in parts if part not in loaded and part not in c.fresh]
+  lacking = [part for part in parts if part not in loaded and part not in fresh]
   if lacking:
     raise ValueError(
       f"parameters {lacking} are not in init={c.init!r} (which has {sorted(loaded)}); "
       "name them in `fresh` to start them from random weights"
     )
-  chosen = {part: fresh[part] if part in c.fresh else loaded[part] for part in parts}
-  _check_shapes(chosen, fresh, c.init)
+  chosen = {part: fresh[part] if part in fresh else loaded[part] for part in parts}
+  _check_shapes(chosen, wanted, c.init)
   return chosen
 
 
-def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
-  wants = {name: leaf.shape for name, leaf in tree.named_leaves(fresh)}
+def _check_shapes(chosen: Params, wanted: Params, init: str) -> None:
+  wants = {name: leaf.shape for name, leaf in tree.named_leaves(wanted)}
   has = {name: leaf.shape for name, leaf in tree.named_leaves(chosen)}
   wrong = [
     f"{name} {has[name]} ≠ {wants.get(name, 'absent')}"
@@ -175,7 +179,7 @@ def _check_shapes(chosen: Params, fresh: Params, init: str) -> None:
 
 
 def _next_token(
-  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
+  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
   batches, feed = loader.dialogues(
     c.data,
@@ -183,13 +187,13 @@ def _next_token(
     seed=c.seed,
     batch_size=c.batch_size,
     tokenizer=tokenizer,
-    **_frozen_encoder(model, params),
+    **frozen_encoder(frozen, model),
   )
   return batches, feed, steps.next_token_loss(model, feed.names)
 
 
 def _preference(
-  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
+  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
   unknown = sorted(set(c.dims_on_thought) - set(c.dimensions))
   if unknown:
@@ -201,7 +205,7 @@ def _preference(
     batch_size=c.batch_size,
     tokenizer=tokenizer,
     dimensions=c.dimensions,
-    **_frozen_encoder(model, params),
+    **frozen_encoder(frozen, model),
   )
   loss_fn = steps.preference_loss(
     model,
@@ -215,21 +219,10 @@ def _preference(
   return batches, feed, loss_fn
 
 
-def _frozen_encoder(model: Any, params: Params) -> dict[str, Any]:
-  """What the loader needs of the encoder, whose frames are computed once."""
-  encoder = {"encoder": params["encoder"]}
-  encode = jax.jit(functools.partial(model.apply, method="encode"))
-  return {
-    "encode": functools.partial(encode, {"params": encoder}),
-    "encoder_hash": tree.content_hash(encoder),
-    "encoder_width": model.size.encoder_width,
-  }
-
-
 def _hear(
-  c: ConfigDict, model: Any, params: Params, tokenizer: Tokenizer, cache: epath.Path
+  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
-  del params
+  del frozen
   batches, feed = loader.clips(
     c.data,
     cache=cache,
@@ -241,11 +234,47 @@ def _hear(
   return batches, feed, steps.hear_loss(model, hearing_heads, tuple(feed.attributes))
 
 
-OBJECTIVES = {"hear": _hear, "next_token": _next_token, "preference": _preference}
-PARTS = {
-  "hear": ("encoder", "hear"),
-  "next_token": checkpoint.PARTS,
-  "preference": checkpoint.REWARD_PARTS,
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What a recipe's `objective` names.
+
+  Attributes:
+    make: (config, model, frozen, tokenizer, cache) → (batches, feed, loss_fn).
+    parts: of the parameters.
+    keys: of the config, beside those of all.
+    free: prefixes under which the user names the keys.
+    encoder_is_frozen: its frames are computed once, before training.
+  """
+
+  make: Callable[..., tuple[Any, Any, steps.LossFn]]
+  parts: tuple[str, ...]
+  keys: tuple[str, ...]
+  free: tuple[str, ...] = ("data.mix.", "data.options.")
+  encoder_is_frozen: bool = True
+
+
+_FRAMES_KEYS = ("data.max_tokens", "data.max_clips", "data.encode_batch")
+OBJECTIVES = {
+  "hear": Objective(
+    _hear,
+    ("encoder", "hear"),
+    ("data.symbols", "data.max_symbols"),
+    free=("data.mix.", "data.options.", "data.attributes."),
+    encoder_is_frozen=False,
+  ),
+  "next_token": Objective(
+    _next_token, checkpoint.PARTS, (*_FRAMES_KEYS, "data.history", "data.pack")
+  ),
+  "preference": Objective(
+    _preference,
+    checkpoint.REWARD_PARTS,
+    (
+      *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
+      *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),
+      *_FRAMES_KEYS,
+      *("data.max_reply_tokens", "data.max_raters"),
+    ),
+  ),
 }
 
 
@@ -255,23 +284,8 @@ def _hearing_heads(c: ConfigDict, tokenizer: Tokenizer) -> hear.HearingHeads:
   return hear.HearingHeads(symbols, attributes)
 
 
-def _finite(scalars: dict[str, Any], step: int, ids: list[str]) -> dict[str, float]:
-  values = {f"train/{name}": float(value) for name, value in scalars.items()}
-  for name in ("train/loss", "train/grad_norm"):
-    if not np.isfinite(values[name]):
-      raise NonFiniteLoss(f"{name} is {values[name]} at step {step}, examples {ids}")
-  return values
-
-
-def _count(params: Params) -> str:
-  return f"{tree.parameter_count(params):,}"
-
-
 def main() -> None:
-  config = config_flags.DEFINE_config_file("config", None, "configs/<stage>.py[:args]")
-  workdir = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
-  flags.mark_flags_as_required(["config", "workdir"])
-  app.run(lambda argv: run(config.value, workdir.value))
+  entry.run_recipe("train", __doc__, run)
 
 
 if __name__ == "__main__":

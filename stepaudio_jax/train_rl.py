@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from stepaudio_jax import checkpoint, logs, optim, policy, rl, sharding, steps
-from stepaudio_jax.core import recipe
+from stepaudio_jax.core import entry, recipe
 from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
@@ -59,11 +58,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Set-up ───────────────────────────────────────────────────────────────────────
   c = checked(config.copy_and_resolve_references())
   workdir = logs.check_workdir(workdir, c)
+  entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
   mesh = sharding.mesh(c.mesh)
-  model = step_audio.StepAudio(
-    sizes.size(c.size), dtype=jnp.dtype(c.dtype), remat=c.remat
-  )
+  sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
+  model = step_audio.named(c.size, c.dtype, c.remat)
   algorithm = rl.load(c.algorithm.name)
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
@@ -95,6 +94,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
   if saved.latest() is not None:
+    if saved.latest() > c.total_steps:
+      has = f"{workdir} holds step {saved.latest()}"
+      raise ValueError(f"total_steps={c.total_steps}, but {has}")
     state, position = saved.restore(state)
     batches.set_state(position)
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
@@ -283,10 +285,7 @@ def _hyper(c: ConfigDict) -> dict[str, Any]:
 
 
 def main() -> None:
-  config = config_flags.DEFINE_config_file("config", None, "configs/<stage>.py[:args]")
-  workdir = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
-  flags.mark_flags_as_required(["config", "workdir"])
-  app.run(lambda argv: run(config.value, workdir.value))
+  entry.run_recipe("train_rl", __doc__, run)
 
 
 if __name__ == "__main__":

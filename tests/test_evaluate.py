@@ -162,5 +162,5 @@ def test_every_benchmark_is_whole_and_shared_parts_are_none():
   assert "parts" not in names
   for name in names:
     module = evaluate.load_benchmark(name)
-    for part in ("DEFAULTS", "evaluate", "page", "plot"):
+    for part in ("DEFAULTS", "Options", "load", "evaluate", "page", "plot"):
       assert hasattr(module, part), f"{name} has no {part}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -143,11 +144,55 @@ def test_wrong_files_are_named(folder, capsys):
   command = ["--checkpoint", str(folder / "run"), "--prompt", "How high?", "--audio"]
   (folder / "text.wav").write_text("this is no sound")
   for name in ("text.wav", "nowhere.wav"):
-    with pytest.raises(SystemExit, match=f"generate: .*/{name}"):
+    with pytest.raises(SystemExit):
       generate.main([*command, str(folder / name)])
-  with pytest.raises(SystemExit, match=r"no checkpoint in .*/nowhere"):
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert re.match(f"generate: example 'the question' .*/{name}", err)
+  with pytest.raises(SystemExit) as stop:
     generate.main(["--checkpoint", str(folder / "nowhere"), "--prompt", "Hello?"])
-  assert capsys.readouterr().out == ""
+  assert stop.value.code == 2
+  assert re.match(r"generate: no checkpoint in .*/nowhere", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"max_new_tokens": 512}, "max_new_tokens=512 leaves no room for a prompt"),
+    ({"temperature": -1.0}, "cannot sample with temperature=-1.0"),
+    ({"top_p": 0.0}, "cannot sample with top_p=0.0"),
+    ({"temperatur": 1.0}, "temperatur"),
+  ],
+)
+def test_impossible_options_show_before_the_model_is_loaded(
+  folder, monkeypatch, options, message
+):
+  monkeypatch.setattr(
+    generate.checkpoints, "load_model", lambda _: pytest.fail("it was loaded")
+  )
+  with pytest.raises((ValueError, TypeError), match=message):
+    generate.run(checkpoint=folder / "run", prompt="Why?", **options)
+
+
+@pytest.mark.parametrize(
+  ("answer", "truncated", "wanted"),
+  [
+    (
+      None,
+      True,
+      "the answer never came: the thought did not close\ncut off after 2 tok",
+    ),
+    ("", False, "the answer is empty\n"),
+    ("Low.", False, ""),
+  ],
+)
+def test_what_is_missing_is_explained(capsys, answer, truncated, wanted):
+  reply = generate.Reply(None, 0, (1, 2), (0.0, 0.0), "", "Hm.", answer, truncated)
+  generate._show(reply, thinking=True)
+  out, err = capsys.readouterr()
+  assert out == "[thought]\nHm.\n[answer]\n" + (f"{answer}\n" if answer else "")
+  assert err.startswith(wanted)
+  assert bool(err) == bool(wanted)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,22 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from configs import midtrain, prealign, sft
-from stepaudio_jax import checkpoint, logs, train
+from stepaudio_jax import checkpoint, logs, steps, train
 from stepaudio_jax.core import recipe, tree
-from stepaudio_jax.models import sizes
+from stepaudio_jax.models import sizes, step_audio
+from stepaudio_jax.text import tokenizer as tokenizers
 from tests import small
 
 LITTLE = dataclasses.replace(small.SIZE, name="tiny", vocabulary=1024)
@@ -110,6 +117,91 @@ def test_stopped_and_resumed_equals_never_stopped(world, heard, tmp_path, stage)
   assert len(untimed(whole)) == 6
 
 
+def test_a_resumed_run_hears_with_the_encoder_it_was_started_with(
+  world, heard, tmp_path, monkeypatch
+):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  train.run(talk_recipe(world, heard, 6), whole)
+  train.run(talk_recipe(world, heard, 3), parts)
+  shutil.rmtree(parts / "cache")
+  load = checkpoint.load_params
+
+  def another(folder):  # `init` was trained anew meanwhile
+    return jax.tree.map(lambda leaf: leaf + 0.1, load(folder))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train.checkpoint, "load_params", another)
+    train.run(talk_recipe(world, heard, 6), parts)
+  assert untimed(whole) == untimed(parts)
+  a, b = load(whole), load(parts)
+  assert tree.content_hash(a) == tree.content_hash(b)
+
+
+def test_a_run_cannot_end_before_its_checkpoint(world, tmp_path):
+  train.run(hear_recipe(world, 3), tmp_path / "run")
+  with pytest.raises(ValueError, match=r"total_steps=2, but .*/run holds step 3"):
+    train.run(hear_recipe(world, 2), tmp_path / "run")
+
+
+def test_saving_is_timed_apart(world, tmp_path, monkeypatch):
+  save = checkpoint.Checkpoints.save
+
+  def slow(*args):
+    time.sleep(0.3)
+    save(*args)
+
+  monkeypatch.setattr(checkpoint.Checkpoints, "save", slow)
+  train.run(hear_recipe(world, 5), tmp_path / "run")  # a checkpoint after step 3
+  rows = logs.read_metrics(tmp_path / "run" / "metrics.jsonl")
+  assert [row["time/save_s"] > 0.3 for row in rows] == [0, 0, 0, 1, 0]
+  assert all(row["time/data_s"] < 0.3 for row in rows)
+
+
+def test_fresh_parts_are_the_models_own_and_the_others_are_read(world, heard):
+  c = talk_recipe(world, heard)
+  tokenizer, rng = tokenizers.load(c.tokenizer), jax.random.key(7)
+  params = train.initial_params(c, LITTLE, tokenizer, rng)
+  made = step_audio.init_params(jax.random.split(rng)[0], LITTLE)
+  for part in ("adaptor", "decoder"):
+    assert tree.content_hash(params[part]) == tree.content_hash(made[part])
+  before = checkpoint.load_params(heard)["encoder"]
+  assert tree.content_hash(params["encoder"]) == tree.content_hash(before)
+
+
+def test_an_encoder_whose_frames_are_kept_cannot_be_trained(world, heard, tmp_path):
+  c = talk_recipe(world, heard)
+  c.trainable = ("encoder", "decoder")
+  with pytest.raises(
+    ValueError, match=r"'encoder', 'decoder'\): 'next_token' reads fr"
+  ):
+    train.run(c, tmp_path / "run")
+
+
+def test_the_command_ends_with_status_0_and_leaves_a_run(world, tmp_path):
+  """As a person types it, in a process of its own; the model is the little one."""
+  (tmp_path / "little.py").write_text(
+    "from stepaudio_jax.models import sizes\n"
+    "from tests import test_train\n"
+    "def get_config(arg):\n"
+    "  sizes.SIZES['tiny'] = test_train.LITTLE\n"
+    "  return test_train.hear_recipe(test_train.pathlib.Path(arg))\n"
+  )
+  recipe_file = f"{tmp_path / 'little.py'}:{world}"
+  command = [sys.executable, "-m", "stepaudio_jax.train", "--config", recipe_file]
+  done = subprocess.run(
+    [*command, "--workdir", str(tmp_path / "run"), "--config.total_steps=2"],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=pathlib.Path(__file__).resolve().parents[1],
+  )
+  assert (done.returncode, done.stdout) == (0, ""), done.stderr
+  assert "trained" in done.stderr
+  assert "INFO" not in done.stderr
+  assert [row["step"] for row in untimed(tmp_path / "run")] == [1, 2]
+  assert checkpoint.step_folder(tmp_path / "run").name == "2"
+
+
 def test_rows_after_the_checkpoint_are_written_again_not_twice(world, tmp_path):
   run = tmp_path / "run"
   train.run(hear_recipe(world, 3), run)
@@ -194,8 +286,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
   before = tree.content_hash(checkpoint.load_params(tmp_path / "run"))
   c.optim.lr = 2e-3
 
+  objective = train.OBJECTIVES["hear"]
+
   def poisoned(*args, **options):
-    batches, feed, loss_fn = train._hear(*args, **options)
+    batches, feed, loss_fn = objective.make(*args, **options)
 
     def loss_with_nan(params, batch, rng):
       total, metrics = loss_fn(params, batch, rng)
@@ -206,8 +300,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
     return batches, feed, loss_with_nan
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(train.OBJECTIVES, "hear", poisoned)
-    with pytest.raises(train.NonFiniteLoss, match=r"nan at step 4, examples \['clip-"):
+    patch.setitem(
+      train.OBJECTIVES, "hear", dataclasses.replace(objective, make=poisoned)
+    )
+    with pytest.raises(steps.NonFiniteLoss, match=r"nan at step 4, examples \['clip-"):
       train.run(c, tmp_path / "run")
   assert checkpoint.step_folder(tmp_path / "run").name == "3"
   assert tree.content_hash(checkpoint.load_params(tmp_path / "run")) == before
@@ -217,14 +313,16 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
   ("change", "message"),
   [
     ({"size": "huge"}, r"unknown size 'huge'.*step_audio_r1"),
-    ({"objective": "sing"}, r"unknown objective 'sing'.*\['hear', 'next_token'\]"),
+    ({"objective": "sing"}, r"unknown objective 'sing'.*'hear', 'next_token', 'pref"),
+    ({"dtype": "float64"}, r"unknown dtype 'float64'.*\['bfloat16', 'float32'\]"),
+    ({"remat": "some"}, r"unknown remat 'some'.*'dots', .*'full', 'none'"),
     ({"fresh": ("encoder",)}, r"\['hear'\] are not in init=''"),
     ({"fresh": ("ear", "hear")}, r"unknown parts \['ear'\].*'encoder', 'hear'"),
     ({"optim.name": "adamm"}, r"unknown optimiser 'adamm'.*adamw"),
     ({"optim.schedule": "sine"}, r"unknown schedule 'sine'.*cosine"),
     ({"mesh.tensor": 2}, r"mesh axes \{'tensor': 2\} must be 1"),
     ({"data.symbols": "phones"}, r"unknown CTC unit 'phones'.*letters"),
-    ({"microbatches": 3}, r"microbatches 3 do not divide batch_size 4"),
+    ({"microbatches": 3}, r"batch_size 4 is not a multiple of 3 microbatches × 1 dev"),
     ({"data.mix": {"speach": 1.0}}, r"speach"),
   ],
 )

@@ -150,9 +150,13 @@ def _help(parser: argparse.ArgumentParser, text: str | None) -> str:
       module.__doc__ or "",
       f"arguments, with their defaults: {path}:{','.join(_arguments(module))}",
       "keys and their values:",
-      *(f"  {_OVERRIDE}{key}={value}" for key, value in flat.items()),
+      *(f"  {_OVERRIDE}{key}={_shown(value)}" for key, value in flat.items()),
     ]
   )
+
+
+def _shown(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _arguments(module: ModuleType) -> list[str]:

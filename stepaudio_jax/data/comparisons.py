@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import logging
 
-from stepaudio_jax.core import lengths
+from stepaudio_jax.core import lengths, progress
 from stepaudio_jax.core.types import Comparisons
-from stepaudio_jax.data import collate, examples, progress
+from stepaudio_jax.data import collate, examples
 from stepaudio_jax.data import replies as replies_lib
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.data.corpus import LISTED, Corpus

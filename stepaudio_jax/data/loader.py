@@ -55,17 +55,18 @@ def dialogues(
   batch_size: int,
   tokenizer: Tokenizer,
   encode: features.Encode,
-  encoder_hash: str,
+  frames_kind: str,
   encoder_width: int,
 ) -> Loaded:
   """Dialogues for next-token losses; the frozen encoder runs once over each clip.
 
   Args:
-    cache: where log-mels and encoder frames are kept, under `encoder_hash`.
+    cache: where log-mels and encoder frames are kept.
+    frames_kind: of the latter, see features.frames_kind.
     encode: the frozen encoder.
   """
   talks = corpus.Corpus(data.mix, data.options, data.split, key_file=_key_file(cache))
-  frames = _frames(talks, data, cache, encode, encoder_hash)
+  frames = _frames(talks, data, cache, encode, frames_kind)
   feed = examples.Examples(
     talks,
     frames,
@@ -84,14 +85,14 @@ def prompts(
   cache: epath.Path,
   tokenizer: Tokenizer,
   encode: features.Encode,
-  encoder_hash: str,
+  frames_kind: str,
   encoder_width: int,
 ) -> examples.Examples:
   """Dialogues up to their last reply, which is to be sampled; see `dialogues`."""
   talks = corpus.Corpus(data.mix, data.options, split, key_file=_key_file(cache))
   return examples.Examples(
     talks,
-    _frames(talks, data, cache, encode, encoder_hash),
+    _frames(talks, data, cache, encode, frames_kind),
     tokenizer,
     _limits(data),
     encoder_width=encoder_width,
@@ -107,7 +108,7 @@ def preferences(
   batch_size: int,
   tokenizer: Tokenizer,
   encode: features.Encode,
-  encoder_hash: str,
+  frames_kind: str,
   encoder_width: int,
   dimensions: Sequence[str],
 ) -> Loaded:
@@ -117,7 +118,7 @@ def preferences(
   )
   feed = comparisons.Pairs(
     judged,
-    _frames(judged, data, cache, encode, encoder_hash),
+    _frames(judged, data, cache, encode, frames_kind),
     tokenizer,
     comparisons.PairLimits(_limits(data), data.max_reply_tokens, data.max_raters),
     dimensions=dimensions,
@@ -131,10 +132,10 @@ def _frames(
   data: ConfigDict,
   cache: epath.Path,
   encode: features.Encode,
-  encoder_hash: str,
+  frames_kind: str,
 ) -> Store:
   """Encoder frames of every clip of a corpus, those that are lacking computed."""
-  frames = Store(cache, f"frames-{encoder_hash}")
+  frames = Store(cache, frames_kind)
   features.fill_frames(
     frames,
     sounding.clips(),

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from stepaudio_jax import checkpoint, scoring
 from stepaudio_jax.checkpoint import RewardModel
-from stepaudio_jax.data import progress
+from stepaudio_jax.core import progress
 from stepaudio_jax.data.comparisons import OVERALL, Pair, PairLimits, Pairs
 from stepaudio_jax.data.corpus import Corpus
 from stepaudio_jax.data.schema import Preference

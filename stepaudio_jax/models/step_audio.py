@@ -11,11 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Array, Batch, Params, Replies
+from stepaudio_jax.models import layers, sizes
 from stepaudio_jax.models.adaptor import Adaptor
 from stepaudio_jax.models.audio_encoder import AudioEncoder
 from stepaudio_jax.models.decoder import Cache, Decoder
 from stepaudio_jax.models.sizes import Size
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class StepAudio(nn.Module):
@@ -118,6 +122,14 @@ def splice(text_BTD: Array, audio_BAD: Array, audio_BT: Array) -> Array:
   index_BT1 = jnp.maximum(audio_BT, 0)[..., None]
   gathered_BTD = jnp.take_along_axis(audio_BAD, index_BT1, axis=1)
   return jnp.where(audio_BT[..., None] >= 0, gathered_BTD, text_BTD)
+
+
+def named(size: str, dtype: str, remat: str) -> StepAudio:
+  """The model that a recipe names; an unknown name raises and lists the choices."""
+  recipe.choose("remat", remat, {"none": None, **layers.REMAT_POLICIES})
+  return StepAudio(
+    sizes.size(size), dtype=recipe.choose("dtype", dtype, DTYPES), remat=remat
+  )
 
 
 @functools.partial(jax.jit, static_argnames="size")

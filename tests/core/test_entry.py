@@ -115,6 +115,7 @@ def test_help_names_the_recipes_and_of_one_the_keys(toy, capsys):
   assert "configs/toy.py:size=tiny,smoke=False\n" in shown
   assert "  --config.optim.lr=0.001\n" in shown
   assert "  --config.steps=2\n" in shown
+  assert "  --config.parts=a,b\n" in shown
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ BATCH_SIZE = 16  # chunks that the encoder reads at a time
 def store(params: Params, folder: epath.PathLike) -> Store:
   """Kept encoder frames; the folder may be shared with other encoders and training."""
   encoder = {"encoder": params["encoder"]}
-  kind = features.frames_kind(tree.content_hash(encoder), StepAudio.dtype)
-  return Store(folder, kind)
+  return Store(folder, _kind(encoder, StepAudio.dtype))
 
 
 def fill(
@@ -49,9 +48,13 @@ def frozen_encoder(params: Params, model: StepAudio) -> dict[str, Any]:
   encoder = {"encoder": params["encoder"]}
   return {
     "encode": functools.partial(_encode, jax.device_put(encoder), model=model),
-    "encoder_hash": tree.content_hash(encoder),
+    "frames_kind": _kind(encoder, model.dtype),
     "encoder_width": model.size.encoder_width,
   }
+
+
+def _kind(encoder: Params, dtype: Any) -> str:
+  return features.frames_kind(tree.content_hash(encoder), dtype)
 
 
 @functools.partial(jax.jit, static_argnames="model")

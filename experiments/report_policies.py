@@ -1,0 +1,247 @@
+"""Four policies on the same held-out dialogues: numbers, paired differences, words.
+
+A difference is paired by dialogue, with a 95 % interval by the bootstrap over
+dialogues; one whose interval holds zero is never called a difference.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from experiments import report_files
+from experiments.report_words import listed, number, percent, point_span, points
+from experiments.report_words import signed, span
+from stepaudio_jax.data.world import gold
+from stepaudio_jax.evals.parts import intervals
+
+START = "sft"
+ARMS = {"rlvr": "RLVR", "rlvr_kl": "RLVR with KL", "rlhf": "RLHF"}
+POLICIES = {START: "SFT start", **ARMS}
+COLOURS = {"sft": 5, "rlvr": 2, "rlvr_kl": 1, "rlhf": 0}  # of report_style.css
+PAIRS = (
+  ("rlhf", "rlvr"),
+  ("rlhf", "rlvr_kl"),
+  *((arm, START) for arm in ARMS),
+)
+TASKS = {
+  "pitch": "low, middle or high voice?",
+  "rate": "slow, normal or fast speech?",
+  "speakers": "one voice or two?",
+  "emotion": "calm, excited, sad or angry?",
+  "digits": "which digits, all of them, in order?",
+  "memory": "what was said two turns ago?",
+}
+DIMENSIONS = {
+  "correctness": "the answer is right",
+  "acoustic_grounding": "the thought names what can be heard",
+  "instruction": "does as it was asked",
+  "naturalness": "talks as people talk",
+  "emotional_continuity": "its tone fits the speaker's mood",
+  "coherence": "of one mind, invents nothing",
+}
+
+Item = dict[str, Any]
+Items = dict[str, Item]  # by dialogue, as heard
+
+
+def worlds(folder: epath.Path) -> dict[str, dict[str, Any]]:
+  """Every policy's evaluation.
+
+  Raises:
+    ValueError: policies that were not evaluated on the same tasks and dimensions.
+  """
+  found = {p: report_files.world(folder / p / "world.json") for p in POLICIES}
+  for policy, world in found.items():
+    for kind in ("tasks", "dimensions"):
+      if [*world[kind]] != [*found[START][kind]]:
+        raise ValueError(
+          f"{folder / policy}: {kind} {[*world[kind]]}, but {START} has "
+          f"{[*found[START][kind]]}"
+        )
+  return found
+
+
+def heard(items: Mapping[str, Sequence[Item]]) -> dict[str, Items]:
+  """Of every policy's items those with the sound, by dialogue.
+
+  Raises:
+    ValueError: policies that were not asked the same dialogues.
+  """
+  found = {
+    policy: {row["id"]: row for row in rows if row["condition"] == "audio"}
+    for policy, rows in items.items()
+  }
+  for policy, rows in found.items():
+    odd = sorted(rows.keys() ^ found[START].keys())
+    if odd:
+      raise ValueError(f"{policy} and {START} were not asked the same: {odd[:5]}")
+  return found
+
+
+# ─── Numbers ──────────────────────────────────────────────────────────────────────────
+
+
+def right(item: Item) -> float:
+  """1 if the answer is right; no answer, or none that can be read, is not."""
+  return float(item["correct"] is True)
+
+
+def mean_gold(item: Item) -> float | None:
+  """Mean of the gold dimensions; None of an item that could not be asked."""
+  scores = item["scores"].values()
+  return sum(scores) / len(scores) if scores else None
+
+
+def dimension(name: str) -> Callable[[Item], float | None]:
+  return lambda item: item["scores"][name] if item["scores"] else None
+
+
+def mean(items: Items, value: Callable[[Item], float | None]) -> dict[str, Any]:
+  found = [v for v in map(value, items.values()) if v is not None]
+  low, high = intervals.bootstrap(found)
+  return {"mean": sum(found) / len(found), "low": low, "high": high, "n": len(found)}
+
+
+def difference(
+  first: Items, second: Items, value: Callable[[Item], float | None]
+) -> dict[str, Any]:
+  """Mean of first − second over the dialogues that both have a value of."""
+  both = [(value(first[name]), value(second[name])) for name in sorted(first)]
+  return difference_of([a - b for a, b in both if a is not None and b is not None])
+
+
+def difference_of(gaps: Sequence[float]) -> dict[str, Any]:
+  """{"mean", "low", "high", "n", "sign"} of paired differences."""
+  low, high = intervals.bootstrap(gaps)
+  out = {"mean": sum(gaps) / len(gaps), "low": low, "high": high, "n": len(gaps)}
+  return out | {"sign": sign(out)}
+
+
+def sign(part: Mapping[str, Any]) -> str:
+  """ "up", "down", or "unclear" where the interval holds zero."""
+  if part["low"] > 0:
+    return "up"
+  return "down" if part["high"] < 0 else "unclear"
+
+
+def scoreboard(
+  items: Mapping[str, Items], exams: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+  """Of every policy: gold mean, share right, and tokens and KL of sampled replies."""
+  out = {}
+  for policy, rows in items.items():
+    exam, when = (exams[policy], "end") if policy in exams else (_any(exams), "start")
+    out[policy] = {
+      "title": POLICIES[policy],
+      "colour": COLOURS[policy],
+      "gold": mean(rows, mean_gold),
+      "right": mean(rows, right),
+      "tokens": exam["tokens"][when],
+      "kl": exam["kl"][when],
+    }
+  return out
+
+
+def _any(exams: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+  """All arms begin with the same replies of the same start."""
+  return next(iter(exams.values()))
+
+
+def differences(items: Mapping[str, Items]) -> list[dict[str, Any]]:
+  """The comparisons of PAIRS, by gold mean, accuracy and gold dimension."""
+  names = gold.DIMENSIONS
+  return [
+    {
+      "pair": (a, b),
+      "title": f"{POLICIES[a]} − {POLICIES[b]}",
+      "gold": difference(items[a], items[b], mean_gold),
+      "right": difference(items[a], items[b], right),
+      "dimensions": {
+        name: difference(items[a], items[b], dimension(name)) for name in names
+      },
+    }
+    for a, b in PAIRS
+  ]
+
+
+# ─── What happened, in words ──────────────────────────────────────────────────────────
+
+
+def verdict(
+  differences_: Sequence[dict[str, Any]], tasks: dict[str, Any]
+) -> dict[str, Any]:
+  """The headline and the sentences under it; they claim no more than the intervals.
+
+  Args:
+    tasks: of the SFT start, for what it hears.
+  """
+  by_pair = {row["pair"]: row for row in differences_}
+  main, control = by_pair["rlhf", "rlvr"], by_pair["rlhf", "rlvr_kl"]
+  lines = [_against("RLVR", main), _against("RLVR with RLHF's KL", control)]
+  lines += [_since_start([by_pair[arm, START] for arm in ARMS]), hearing(tasks)]
+  return {"title": title(main["gold"]["sign"], main["right"]["sign"]), "lines": lines}
+
+
+def title(gold_sign: str, right_sign: str) -> str:
+  """Of RLHF against RLVR: signs of the differences in gold mean and in accuracy."""
+  pleases = {"up": "RLHF", "down": "RLVR"}
+  liked, correct = pleases.get(gold_sign), pleases.get(right_sign)
+  if liked is None and correct is None:
+    return "RLHF or RLVR: this run shows no clear difference."
+  if liked is None:
+    return f"{correct} is right more often; gold scores show no clear difference."
+  if correct is None:
+    return f"{liked} scores higher; accuracy shows no clear difference."
+  if liked == correct:
+    return f"{liked} scores higher and is right more often."
+  return f"{liked} scores higher, {correct} is right more often."
+
+
+def _against(other: str, row: dict[str, Any]) -> str:
+  gold_, right_ = row["gold"], row["right"]
+  tail = {
+    (True, True): "; both intervals hold zero",
+    (True, False): "; the first interval holds zero",
+    (False, True): "; the second interval holds zero",
+    (False, False): "",
+  }[gold_["sign"] == "unclear", right_["sign"] == "unclear"]
+  return (
+    f"RLHF against {other}: {signed(gold_['mean'])} on the gold mean ({span(gold_)}), "
+    f"{points(right_['mean'])} points of accuracy ({point_span(right_)}){tail}."
+  )
+
+
+def _since_start(rows: Sequence[dict[str, Any]]) -> str:
+  """Which arms left the SFT start behind, by the gold mean."""
+  parts = []
+  words = {
+    "up": "above the SFT start",
+    "down": "below the SFT start",
+    "unclear": "not clearly away from the SFT start",
+  }
+  for sign_, where in words.items():
+    names = [ARMS[row["pair"][0]] for row in rows if row["gold"]["sign"] == sign_]
+    if names:
+      parts.append(f"{listed(names)} {'are' if len(names) > 1 else 'is'} {where}")
+  return f"On the gold mean, {'; '.join(parts)}."
+
+
+def hearing(tasks: dict[str, Any]) -> str:
+  """On which tasks the sound helps the SFT start."""
+  asked = {name: task for name, task in tasks.items() if task["silence"] is not None}
+  if not asked:
+    return "What the sound adds was not measured: no control on silence was run."
+  helped = [name for name, task in asked.items() if task["beats_silence"]]
+  if not helped:
+    return "The SFT start does not hear: on no task does the sound clearly help."
+  return (
+    f"The SFT start hears on {len(helped)} of {len(asked)} tasks ({listed(helped)}): "
+    "it is right more often with the sound than on silence of equal length."
+  )
+
+
+def counts(task: Mapping[str, Any]) -> str:
+  """61 % (58 to 64)"""
+  low, high = (number(100 * task[end], 0) for end in ("low", "high"))
+  return f"{percent(task['accuracy'])} ({low} to {high})"

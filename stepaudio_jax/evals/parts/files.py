@@ -1,5 +1,0 @@
-"""Moved to core/files.py."""
-
-from stepaudio_jax.core.files import aside
-
-__all__ = ["aside"]
