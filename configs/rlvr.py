@@ -1,7 +1,8 @@
 r"""RLVR: a policy gradient on rewards that a rule can check.
 
   python -m stepaudio_jax.train_rl --config configs/rlvr.py --workdir runs/rlvr \
-    --config.init=runs/sft --config.data.options.prompts.path=runs/world/prompts-{split}.jsonl
+    --config.init=runs/sft \
+    --config.data.options.prompts.path=runs/world/prompts-{split}.jsonl
 
 Audio prompts: 0.8 · [answer right] + 0.2 · [reasoning present]; text prompts:
 1.0 · [answer right] (R1 §4). `algorithm=ppo` is the report's choice: clip 0.2,

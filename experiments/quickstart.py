@@ -14,6 +14,7 @@ where it stopped.
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -35,8 +36,12 @@ ARMS = {
   "rlhf": "RLHF",
 }
 POLICIES = ("sft", *ARMS)
-_RATERS, _RATERS_PER_ITEM, _PAIRS_PER_DIALOGUE = 6, 3, 3
-_TEMPERATURES = (0.7, 1.1)
+_ASKED = {
+  "full": {"train": 1200, "heldout": 400},
+  "smoke": {"train": 12, "heldout": 12},
+}
+_RATERS = 6  # all of them see every pair
+_TEMPERATURES = (0.7, 1.1)  # of the sampled candidates, a half of the dialogues each
 
 
 def run(workdir: Path, *, smoke: bool = False, seed: int = 0) -> Path:
@@ -110,33 +115,35 @@ def prefer(d: Path, smoke: bool, seed: int) -> None:
   world = d / "world"
   panel = raters.raters(_RATERS, seed=seed)
   tokenizer = tokenizers.load("tiny")
-  for split, count in (
-    ("train", 12 if smoke else 480),
-    ("heldout", 12 if smoke else 120),
-  ):
+  for split, count in _ASKED["smoke" if smoke else "full"].items():
     dialogues = build.read_jsonl(world / f"prompts-{split}.jsonl")[:count]
     truths = {
       row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")
     }
-    asked = build.write_jsonl(world / f"asked-{split}.jsonl", dialogues)
     rows = preferences.rows(
       dialogues,
       [truths[row["id"]] for row in dialogues],
       panel,
       seed=seed,
-      pairs=_PAIRS_PER_DIALOGUE * count,
-      raters_per_item=_RATERS_PER_ITEM,
-      sampled=sampled(d, asked, seed),
+      pairs=count,
+      raters_per_item=_RATERS,
+      sampled=sampled(d, split, dialogues, seed),
       length=lambda text: len(tokenizer.encode(text)),
     )
     build.write_jsonl(world / f"preferences-{split}.jsonl", rows)
 
 
-def sampled(d: Path, asked: Path, seed: int) -> dict[str, list[dict]]:
-  """Dialogue id → the SFT model's replies, one at each temperature."""
+def sampled(
+  d: Path, split: str, dialogues: Sequence[dict], seed: int
+) -> dict[str, list[dict]]:
+  """Dialogue id → two replies of the SFT model, at one of the temperatures."""
   found: dict[str, list[dict]] = {}
-  for temperature in _TEMPERATURES:
-    out = asked.with_name(f"{asked.stem}-replies-{temperature}.jsonl")
+  for place, temperature in enumerate(_TEMPERATURES):
+    name = f"{split}-{temperature}"
+    asked = build.write_jsonl(
+      d / "world" / f"asked-{name}.jsonl", dialogues[place :: len(_TEMPERATURES)]
+    )
+    out = d / "world" / f"asked-{name}-replies.jsonl"
     generate.rollouts(
       checkpoint=d / "sft",
       jsonl=asked,
@@ -144,6 +151,7 @@ def sampled(d: Path, asked: Path, seed: int) -> dict[str, list[dict]]:
       cache=d / "cache",
       batch_size=64,
       max_new_tokens=48,
+      samples=2,
       temperature=temperature,
       seed=seed,
     )

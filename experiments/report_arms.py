@@ -53,7 +53,7 @@ def _arm(folder: epath.Path, truths: Mapping[str, Mapping[str, Row]]) -> Row:
 
 
 def _terms(config: Mapping[str, Any]) -> list[str]:
-  """The terms of the objective, as "0.8 accuracy"; of audio prompts where it matters."""
+  """The terms of the objective on audio prompts, as "0.8 accuracy"."""
   out = []
   for prefix in ("rewards.rules.audio.", "rewards.learned."):
     names = [key for key in config if key.startswith(prefix)]

@@ -18,8 +18,8 @@ from stepaudio_jax.core.lengths import SAMPLE_RATE
 from stepaudio_jax.text import messages as messages_lib
 
 RULE = (
-  "Picked by a rule that reads no reply: of every task the first held-out dialogue with "
-  "sound, in the order of the file. The same words went to all policies."
+  "Picked by a rule that reads no reply: of every task the first held-out dialogue "
+  "with sound, in the order of the file. All policies were asked the same."
 )
 _VERDICTS = {
   True: ("right", "Right"),

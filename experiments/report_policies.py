@@ -10,8 +10,7 @@ from typing import Any
 from etils import epath
 
 from experiments import report_files
-from experiments.report_words import listed, number, percent, point_span, points
-from experiments.report_words import signed, span
+from experiments import report_words as words
 from stepaudio_jax.data.world import gold
 from stepaudio_jax.evals.parts import intervals
 
@@ -207,23 +206,23 @@ def _against(other: str, row: dict[str, Any]) -> str:
     (False, False): "",
   }[gold_["sign"] == "unclear", right_["sign"] == "unclear"]
   return (
-    f"RLHF against {other}: {signed(gold_['mean'])} on the gold mean ({span(gold_)}), "
-    f"{points(right_['mean'])} points of accuracy ({point_span(right_)}){tail}."
+    f"RLHF against {other}: {words.signed(gold_['mean'])} on the gold mean ({words.span(gold_)}), "
+    f"{words.points(right_['mean'])} points of accuracy ({words.point_span(right_)}){tail}."
   )
 
 
 def _since_start(rows: Sequence[dict[str, Any]]) -> str:
   """Which arms left the SFT start behind, by the gold mean."""
   parts = []
-  words = {
+  places = {
     "up": "above the SFT start",
     "down": "below the SFT start",
     "unclear": "not clearly away from the SFT start",
   }
-  for sign_, where in words.items():
+  for sign_, where in places.items():
     names = [ARMS[row["pair"][0]] for row in rows if row["gold"]["sign"] == sign_]
     if names:
-      parts.append(f"{listed(names)} {'are' if len(names) > 1 else 'is'} {where}")
+      parts.append(f"{words.listed(names)} {'are' if len(names) > 1 else 'is'} {where}")
   return f"On the gold mean, {'; '.join(parts)}."
 
 
@@ -236,12 +235,12 @@ def hearing(tasks: dict[str, Any]) -> str:
   if not helped:
     return "The SFT start does not hear: on no task does the sound clearly help."
   return (
-    f"The SFT start hears on {len(helped)} of {len(asked)} tasks ({listed(helped)}): "
+    f"The SFT start hears on {len(helped)} of {len(asked)} tasks ({words.listed(helped)}): "
     "it is right more often with the sound than on silence of equal length."
   )
 
 
 def counts(task: Mapping[str, Any]) -> str:
   """61 % (58 to 64)"""
-  low, high = (number(100 * task[end], 0) for end in ("low", "high"))
-  return f"{percent(task['accuracy'])} ({low} to {high})"
+  low, high = (words.number(100 * task[end], 0) for end in ("low", "high"))
+  return f"{words.percent(task['accuracy'])} ({low} to {high})"

@@ -1,7 +1,6 @@
-"""The report of a made-up quick start, read back with an HTML parser."""
+"""The report of a made-up quick start, read back."""
 
 import base64
-import html.parser
 import io
 import json
 import re
@@ -11,64 +10,9 @@ import pytest
 import soundfile
 
 from experiments import report
+from tests.experiments import quickstarts
+from tests.experiments.pages import read
 from tests.experiments.quickstarts import SCRIPT, TASKS, clip, items, make, world
-
-VOID = {"meta", "link", "rect", "line", "circle"}
-BLOCKS = {"td", "th", "p", "div"}  # on a line or in a cell of their own
-
-
-class Page(html.parser.HTMLParser):
-  """Every start tag with its attributes, and the text, whole and by article."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.source, self.tags, self.open = text, [], []
-    self.words, self.articles, self.sounds = [], [], []
-    self.feed(text)
-    self.close()
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in VOID:
-      self.open.append(tag)
-    if tag == "article":
-      self.articles.append([])
-      self.sounds.append([])
-    if tag == "audio":
-      self.sounds[-1].append(dict(attrs))
-    if tag in BLOCKS:
-      self.handle_data(" ")
-
-  def handle_startendtag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if "style" not in self.open:
-      self.words.append(data)
-      if "article" in self.open:
-        self.articles[-1].append(data)
-
-  @property
-  def text(self):
-    return plain(self.words)
-
-  def article(self, index):
-    return plain(self.articles[index])
-
-  def of(self, tag, **attributes):
-    keys = attributes.items()
-    return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in keys)]
-
-
-def plain(words):
-  return " ".join("".join(words).split())  # no-break spaces become spaces
-
-
-def read(path):
-  return Page(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +34,16 @@ def test_page_needs_nothing_else(page):
     for key in ("src", "href", "srcset", "poster", "data", "action"):
       value = attributes.get(key) or "#"
       assert value.startswith(("#", "data:")), (key, value[:60])
-  assert not re.search(r"(https?:)?//[a-z]|url\(|@import", without_data(page.source))
+  sounds = r"data:audio/wav;base64,[A-Za-z0-9+/=]*"
+  source = re.sub(sounds, "", page.source)
+  assert not re.search(r"(https?:)?//[a-z]|url\(|@import", source)
   assert "default-src 'none'" in page.of("meta")[1]["content"]
   assert len(page.source) < 3_000_000
 
 
-def without_data(source):
-  return re.sub(r"data:audio/wav;base64,[A-Za-z0-9+/=]*", "", source)
+def test_links_lead_to_sections(page):
+  targets = {a["href"] for a in page.of("a")}
+  assert targets == {f"#{section['id']}" for section in page.of("section")}
 
 
 def test_text_of_the_data_is_escaped(page):
@@ -107,7 +54,116 @@ def test_text_of_the_data_is_escaped(page):
   assert "killed & resumed" in page.text
 
 
-def test_three_dialogues_play(page):
+def test_headline_and_sentences_are_those_of_the_intervals(page):
+  # RLHF − RLVR: gold −0.5 and +1.5 by turns, mean 2.5 / 7; accuracy 2/7 − 7/7.
+  title = "RLVR is right more often; gold scores show no clear difference."
+  assert page.text.count(title) == 2  # in the tab and on the page
+  assert re.search(
+    r"RLHF against RLVR: \+0\.36 on the gold mean \(−0\.\d\d to \+\d\.\d\d\), "
+    r"−71\.4 points of accuracy \(−100\.0 to −\d\d\.\d\); the first interval holds",
+    page.text,
+  )
+  # Against RLVR with KL: 3.5 − 3 everywhere; accuracy 2/7 − 3/7.
+  assert "RLHF's KL: +0.50 on the gold mean (+0.50 to +0.50), −14.3 po" in page.text
+  assert (
+    "On the gold mean, RLHF is above the SFT start; RLVR and RLVR with KL are not "
+    "clearly away from the SFT start." in page.text
+  )
+  assert "The SFT start hears on 2 of 3 tasks (pitch and speakers)" in page.text
+  assert "Smoke run" not in page.text
+
+
+def test_scoreboard(page):
+  # Tokens and KL of the arms at the end, of the SFT start before the first step.
+  facts = "Right answers {} % Reply, tokens {} KL to the start {}"
+  for name, gold, right in (
+    (
+      "SFT start",
+      "3.00 gold mean of 5 (3.00 to 3.00)",
+      facts.format(43, 19.5, "0.000"),
+    ),
+    ("RLVR with KL", "3.00 gold mean", facts.format(43, 22.5, "0.250")),
+    ("RLHF", "3.50 gold mean of 5 (3.50 to 3.50)", facts.format(29, 23.5, "0.375")),
+  ):
+    assert re.search(rf"{name} {re.escape(gold)}[^A-Z]*{re.escape(right)}", page.text)
+
+
+def test_differences_that_hold_zero_are_grey(page):
+  kinds = {kind: len(page.of("span", **{"class": f"gap {kind}"})) for kind in WAYS}
+  # Up: gold mean and six dimensions of RLHF − RLVR with KL and of RLHF − SFT, accuracy
+  # of RLVR − SFT; on held-out prompts the objectives, and RLHF's gold. Down: accuracy
+  # of RLHF − RLVR, and on held-out prompts the gold of RLVR with KL.
+  assert kinds == {"up": 14 + 1 + 3 + 1, "down": 1 + 1, "unclear": 40 - 16 + 1}
+
+
+WAYS = ("up", "down", "unclear")
+
+
+def test_numbers_and_dots_of_the_gold_scores(page):
+  # Means 3.31, 3.41, 3.51, 3.61 on a scale from 1 to 5: (x − 1) quarters along.
+  row = "3.31 3.12–3.73 3.41 3.12–3.73 3.51 3.12–3.73 3.61 3.12–3.73"
+  assert page.text.count(row) == 6
+  for colour, mean in ((5, 3.31), (2, 3.41), (1, 3.51), (0, 3.61)):
+    dots = [
+      a
+      for a in page.of("circle", **{"class": f"f{colour}"})
+      if float(a["cx"].rstrip("%")) == pytest.approx(25 * (mean - 1))
+    ]
+    assert len(dots) == 6
+  assert "Gold scores: a simulated listener, not people" in page.text
+
+
+def test_numbers_and_bars_of_the_accuracies(page):
+  assert page.text.count("75 % 41–93 75 % 41–93 75 % 41–93 75 % 41–93 38 % 14–69") == 3
+  assert len(page.of("rect", **{"class": "bar f2", "x": "0", "width": "75.0%"})) == 3
+  assert len(page.of("rect", **{"class": "bar bar-still", "width": "37.5%"})) == 3
+  assert len(page.of("line", **{"class": "chance", "x1": "50.0%", "x2": "50.0%"})) == 3
+  ends = {"class": "whisker", "x1": f"{100 * 0.4093}%", "x2": f"{100 * 0.9285}%"}
+  assert len(page.of("line", **ends)) == 12
+  assert "pitch SFT start sound 8 6 75 % (41 to 93) 86 % 1 0 50 %" in page.text
+  assert "pitch SFT start silence 8 3 38 % (14 to 69) 43 % 1 0 50 %" in page.text
+  assert "pitch RLHF sound" in page.text
+  assert "pitch RLHF silence" not in page.text  # it was not asked
+  assert page.text.count("✓ hears") == 2
+  assert page.text.count("✗ no better than silence") == 1
+  assert "trained on prompts of pitch alone" in page.text
+  assert page.text.count("prompts of the three arms") == 1
+
+
+def test_proxy_beside_gold(page):
+  gain = "0.25 → 0.75 +0.50 +0.31 to +0.69"
+  stays = "1.00 → 1.00 0.00 0.00 to 0.00 Its own objective rose, gold did not clearly"
+  assert f"RLVR 0.8 accuracy + 0.2 think format {gain} {stays}" in page.text
+  assert re.search(
+    rf"RLVR with KL .{{,40}}{re.escape(gain)} .{{,60}}rose, gold f", page.text
+  )
+  assert f"RLHF 2 correctness {gain} 1.00 → " in page.text
+  assert "Its own objective rose, and so did gold." in page.text
+  # Rewards 0 and 0.8, or none and 0.8; gold correctness 1 and 5.
+  assert page.text.count("Its own objective reward 0.40") == 2
+  assert page.text.count("Its own objective reward 0.80") == 1
+  assert page.text.count("correctness 3.00") == 3
+  assert "4 logged replies to training prompts, 2 of them without a reward" in page.text
+  assert page.text.count("correctness – → 0.80 1.00 → 5.00 – –") == 1
+
+
+def test_reward_model_beside_its_baselines(page):
+  assert "Overall ✓ beats length over silence +10.0 points (+5.0 to +15.0)" in page.text
+  assert "71 % 66–76 ceiling 84 %" in page.text
+  assert page.text.count("not clearly above length") == 6
+  assert "overall 88 20 71 % (66 to 76) 55 % (shorter) 61 % (56 to 66)" in page.text
+  assert len(page.of("line", **{"class": "ceiling", "x1": "84.0%"})) == 7
+  assert "simulated raters" in page.text
+
+
+def test_lengths_and_kl_of_the_arms(page):
+  # Bold lines end at the mean of the two steps: KL 0 and 0.1, 0.2, 0.3.
+  kl = "KL to the SFT start, nats per token RLVR 0.05 RLVR with KL 0.10 RLHF 0.15"
+  assert kl in page.text
+  assert "Reply length, tokens RLVR 20.00 RLVR with KL 20.00 RLHF 20.00" in page.text
+
+
+def test_the_first_dialogue_of_every_task_plays(page):
   assert [len(sounds) for sounds in page.sounds] == [2, 1, 1]
   expected = (clip(440), clip(880), clip(440), clip(440))
   sounds = [sound for sounds in page.sounds for sound in sounds]
@@ -120,52 +176,25 @@ def test_three_dialogues_play(page):
       np.testing.assert_allclose(file.read(), samples_N, atol=1 / 32768)
 
 
-def test_dialogues_are_picked_by_the_rule(page):
-  ids = ("memory-right", "pitch-wrong", "speakers-right")
-  for index, name in enumerate(ids):
-    article = page.article(index)
-    assert name in article
-    assert f"answer of {name}" in article
-    assert f"The same on silence ✗ Wrong reply No thought. silent {name}" in article
-  assert "✓ Right" in page.article(0)
-  assert "✗ Wrong reply pitch-wrong" in page.article(1)
-  assert "✓ Right" in page.article(2)
-  assert "the reference" not in page.text
-
-
-def test_dialogue_shows_its_turns_thought_and_scores(page):
+def test_dialogue_shows_turns_and_every_policy(page):
   article = page.article(0)
+  assert "memory-long" in article
+  assert "expected: answer of memory-long" in article
   turns = "User Remember. Earlier reply, written by the data set Noted. User And?"
   assert turns in article
-  assert "The model Thought I hear it. Yes." in article
-  assert "Scores simulated listener naturalness 4.5 acoustic grounding 2.0" in article
-
-
-def test_numbers_of_the_evaluation(page):
-  right = "18 of 24 held-out questions answered right, 3 replies not readable"
-  assert f"75 % {right} Asked" in page.text
-  right = "9 of 24 answered right, 3 replies not readable; guessing gives 50 %"
-  assert f"38 % {right}" in page.text
-  assert "75 % 41–93 38 % 14–69" in page.text
-  assert "pitch sound 8 6 75 % (41–93) 86 % 1 0 50 %" in page.text
-  assert "pitch silence 8 3 38 % (14–69) 43 % 1 0 50 %" in page.text
-  assert "4.31 4.12–4.53 2.25 2.04–2.46" in page.text
-  assert "Scored by a simulated listener, not by people" in page.text
-
-
-def test_bars_are_as_long_as_the_numbers(page):
-  for kind, width in (("bar-hear", "75.0%"), ("bar-still", "37.5%")):
-    assert len(page.of("rect", **{"class": kind, "x": "0", "width": width})) == 3
-  assert len(page.of("line", **{"class": "chance", "x1": "50.0%", "x2": "50.0%"})) == 3
-  ends = {"class": "whisker", "x1": f"{100 * 0.4093}%", "x2": f"{100 * 0.9285}%"}
-  assert len(page.of("line", **ends)) == 3
-  # 4.31 on a scale from 1 to 5 is 3.31 quarters along.
-  assert len(page.of("circle", cx=f"{25 * (4.31 - 1)}%")) == 2
+  assert "the reference" not in page.text
+  assert "SFT start ✓ Right I hear it. sft says memory-long" in article
+  assert "RLVR with KL ✓ Right I hear it. rlvr_kl says memory-long" in article
+  assert "emotional continuity 3.0 2.0 3.0 3.5" in article
+  assert "RLHF ✗ Wrong reply I hear it. rlhf says pitch-first" in page.article(1)
+  first = page.source.split("</article>")[0]
+  assert first.count("<b>3.5</b>") == 6  # RLHF's are the highest
 
 
 def test_pictures_have_words(page):
   pictures = page.of("svg", role="img")
-  assert len(pictures) == 3 + 2 + 6 + 2 + 4  # tasks, dimensions, curves, head, clips
+  # Gold, accuracy, arms, reward model, dynamics, four stages, clips.
+  assert len(pictures) == 6 + 3 + 6 + 7 + 4 + 8 + 4
   assert all(picture["aria-label"] for picture in pictures)
 
 
@@ -174,44 +203,34 @@ def test_time_and_provenance(page):
   assert "0123abcd+ (+: changed since)" in page.text
   assert "4 × TPU v5, 7 visible cores" in page.text
   assert "Python 3.12.3, jax 0.11.2" in page.text
-  for part in ("python -m q --workdir D", "seed = 17", "feedbeef", "optim.lr"):
+  for part in ("python -m q --workdir D", "seed = 17", "hear feedhear", "rlhf beef"):
     assert part in page.text
-  assert "world, temperature = 0.0 Config" in page.text
-  assert "Smoke run" not in page.text
+  assert "world, temperature = 0.0 Checkpoints runs/q/sft, runs/q/rlvr," in page.text
 
 
 def test_commands_are_quoted(page, workdir):
   clip_path = f"{workdir}/evaluation/a.flac"
   quoted = clip_path.replace("'", "'\"'\"'")
-  assert f"--checkpoint runs/q/sft \\ --audio '{quoted}'" in page.text
-  assert f'folder = "{workdir}/export"' in page.text
+  assert f"--checkpoint runs/q/rlhf \\ --audio '{quoted}'" in page.text
+  assert f'folder = "{workdir}/export/rlhf" # or sft, rlvr, rlvr_kl' in page.text
   assert f'"path": "{clip_path}"' in page.text
   assert "2 files, 1.2 MB" in page.text
-  assert "model.safetensors 1.2 MB" in page.text
 
 
-def test_headline_of_some_all_and_none(page, tmp_path):
-  assert "On 2 of 3 tasks the model hears." in page.text
-  assert "On pitch and speakers it is right more often with the sound" in page.text
-  assert "On memory it is not clearly better with the sound than on sil" in page.text
-  assert page.text.count("✓ hears") == 2
-  assert page.text.count("✗ no better than silence") == 1
-  every = read(report.write(make(tmp_path / "all", smoke=True)))
-  assert "The model hears: on all 3 tasks the sound helps." in every.text
-  assert "not clearly better" not in every.text
-  assert "Smoke run." in every.text
-  none = read(report.write(make(tmp_path / "none", hearing=())))
-  assert "The model does not hear: on no task does the sound help." in none.text
-  assert "On pitch, speakers and memory it is not clearly better" in none.text
-  assert "✓ hears" not in none.text
-  assert "more often with the sound" not in none.text
+def test_smoke_run_says_so(tmp_path):
+  page = read(report.write(make(tmp_path / "q", smoke=True, hearing=())))
+  assert "Smoke run." in page.text
+  assert "The SFT start does not hear: on no task" in page.text
+  assert "✓ hears" not in page.text
 
 
 @pytest.mark.parametrize(
   "name",
   [
-    *("stages.json", "evaluation/world.json", "evaluation/world.items.jsonl"),
-    *("hear/metrics.jsonl", "sft/manifest.json", "sft/config.json", "export"),
+    *("stages.json", "evaluation/sft/world.json", "evaluation/rlvr/world.items.jsonl"),
+    *("hear/metrics.jsonl", "rlhf/manifest.json", "rlvr/config.json", "export/rlvr"),
+    *("rlhf/heldout.json", "rlvr/samples.jsonl", "world/truth-train.jsonl"),
+    "evaluation/rm/reward_model.json",
   ],
 )
 def test_missing_file_is_named(tmp_path, name):
@@ -230,37 +249,38 @@ def test_missing_file_is_named(tmp_path, name):
     (lambda w: w["dimensions"]["naturalness"].pop("mean"), "lacks .'mean'"),
     (lambda w: w.update(simulated=False), "simulated is False"),
     (lambda w: w["tasks"].clear(), "nothing was evaluated"),
+    (lambda w: w["tasks"].pop("memory"), r"tasks .*'memory'.*, but sft has"),
   ],
 )
 def test_incomplete_evaluation_is_an_error(tmp_path, change, message):
   folder = make(tmp_path / "q")
-  value = world(TASKS)
+  value = world("sft")
   change(value)
-  (folder / "evaluation" / "world.json").write_text(json.dumps(value))
+  (folder / "evaluation" / "sft" / "world.json").write_text(json.dumps(value))
   with pytest.raises(ValueError, match=message):
     report.write(folder)
 
 
 def test_unknown_condition_is_an_error(tmp_path):
-  rows = [row | {"condition": "noise"} for row in items()]
+  rows = {"rlvr": [row | {"condition": "noise"} for row in items("rlvr")]}
   folder = make(tmp_path / "q", rows=rows)
   with pytest.raises(ValueError, match=r"'noise'; the choices are .*'silence'"):
+    report.write(folder)
+
+
+def test_sample_of_an_unknown_dialogue_is_an_error(tmp_path):
+  folder = make(tmp_path / "q")
+  row = quickstarts.sample("rlhf", 1, "stranger", "Hm.", 0.0)
+  (folder / "rlhf" / "samples.jsonl").write_text(json.dumps(row) + "\n")
+  with pytest.raises(ValueError, match=r"rlhf/samples.jsonl: dialogue 'stranger'"):
     report.write(folder)
 
 
 def test_missing_audio_names_dialogue_and_places(tmp_path):
   folder = make(tmp_path / "q")
   (folder / "world" / "b.flac").unlink()
-  with pytest.raises(FileNotFoundError, match=r"memory-right: .*world/b\.flac"):
+  with pytest.raises(FileNotFoundError, match=r"memory-long: .*world/b\.flac"):
     report.write(folder)
-
-
-@pytest.mark.parametrize(
-  ("seconds", "text"),
-  [(2.14, "2.1 s"), (9.97, "10 s"), (59.7, "1 min 00 s"), (3720, "1 h 02 min")],
-)
-def test_durations(seconds, text):
-  assert plain([report.duration(seconds)]) == text
 
 
 def test_command_line_prints_the_path(workdir, capsys):

@@ -136,9 +136,34 @@ def _pair(
       if a["text"] != b["text"] and _matched(a, b, length)
     ]
     if options:
+      options = _contrasting(options, truth, rng)
       a, b = options[int(rng.integers(len(options)))]
       return (a, b) if rng.random() < 0.5 else (b, a)
   return None
+
+
+def _contrasting(
+  options: Sequence[tuple[dict, dict]], truth: dict, rng: np.random.Generator
+) -> Sequence[tuple[dict, dict]]:
+  """Those that differ in a drawn dimension, else in another, else all of them.
+
+  Pairs that are alike in nearly everything would teach little for a rater's time: most
+  replies obey, cohere and fit, so that the rarer faults would hardly be compared.
+  """
+
+  def marks(one: dict) -> dict[str, float]:
+    return gold.score(truth, gold.reply(one.get("think"), one["text"]))
+
+  candidates = {id(one): one for pair in options for one in pair}
+  known = {key: marks(one) for key, one in candidates.items()}
+  for place in rng.permutation(len(gold.DIMENSIONS)):
+    name = gold.DIMENSIONS[int(place)]
+    apart = [
+      (a, b) for a, b in options if abs(known[id(a)][name] - known[id(b)][name]) >= 1
+    ]
+    if apart:
+      return apart
+  return options
 
 
 def _matched(a: dict, b: dict, length: Callable[[str], int]) -> bool:
