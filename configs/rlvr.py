@@ -88,8 +88,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 _CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0, "normalisation": "sum"}
-_PPO = {
-  **{"name": "ppo", **_CLIP},
-  **{"gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2},
-}
+_GAE = {"gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2}
+_PPO = {"name": "ppo", **_CLIP, **_GAE}
 _GRPO = {"name": "grpo", **_CLIP, "std_floor": 1e-4, "scale_by_std": True}

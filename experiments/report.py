@@ -16,7 +16,13 @@ from typing import Any
 import jinja2
 from etils import epath
 
-from experiments import report_arms, report_charts, report_dialogues, report_files
+from experiments import (
+  report_arms,
+  report_charts,
+  report_dialogues,
+  report_files,
+  report_verdict,
+)
 from experiments import report_policies as policies
 from experiments import report_words as words
 from stepaudio_jax.core import files
@@ -75,7 +81,7 @@ def contents(folder: epath.Path) -> dict[str, Any]:
     "arm_titles": policies.ARMS,
     "colours": policies.COLOURS,
     "worlds": worlds,
-    "verdict": policies.verdict(compared, worlds[policies.START]["tasks"]),
+    "verdict": report_verdict.verdict(compared, worlds[policies.START]["tasks"]),
     "board": policies.scoreboard(heard, {k: arm["exam"] for k, arm in arms.items()}),
     "differences": compared,
     "arms": arms,
@@ -136,10 +142,9 @@ def _template() -> jinja2.Template:
     lstrip_blocks=True,
   )
   formats = (words.percent, words.number, words.signed, words.points, words.span)
-  formats += (words.point_span, words.duration, words.size, words.listed)
+  formats += (words.point_span, words.duration, words.size, words.listed, words.counts)
   environment.filters |= {one.__name__: one for one in formats}
   environment.filters |= {
-    "counts": policies.counts,
     "sign": policies.sign,
     "plain": lambda name: name.replace("_", " "),
     "shell": shlex.quote,

@@ -1,4 +1,4 @@
-"""Four policies on the same held-out dialogues: numbers, paired differences, words.
+"""Four policies on the same held-out dialogues: numbers and paired differences.
 
 A difference is paired by dialogue, with a 95 % interval by the bootstrap over
 dialogues; one whose interval holds zero is never called a difference.
@@ -10,7 +10,6 @@ from typing import Any
 from etils import epath
 
 from experiments import report_files
-from experiments import report_words as words
 from stepaudio_jax.data.world import gold
 from stepaudio_jax.evals.parts import intervals
 
@@ -76,9 +75,6 @@ def heard(items: Mapping[str, Sequence[Item]]) -> dict[str, Items]:
     if odd:
       raise ValueError(f"{policy} and {START} were not asked the same: {odd[:5]}")
   return found
-
-
-# ─── Numbers ──────────────────────────────────────────────────────────────────────────
 
 
 def right(item: Item) -> float:
@@ -162,85 +158,3 @@ def differences(items: Mapping[str, Items]) -> list[dict[str, Any]]:
     }
     for a, b in PAIRS
   ]
-
-
-# ─── What happened, in words ──────────────────────────────────────────────────────────
-
-
-def verdict(
-  differences_: Sequence[dict[str, Any]], tasks: dict[str, Any]
-) -> dict[str, Any]:
-  """The headline and the sentences under it; they claim no more than the intervals.
-
-  Args:
-    tasks: of the SFT start, for what it hears.
-  """
-  by_pair = {row["pair"]: row for row in differences_}
-  main, control = by_pair["rlhf", "rlvr"], by_pair["rlhf", "rlvr_kl"]
-  lines = [_against("RLVR", main), _against("RLVR with RLHF's KL", control)]
-  lines += [_since_start([by_pair[arm, START] for arm in ARMS]), hearing(tasks)]
-  return {"title": title(main["gold"]["sign"], main["right"]["sign"]), "lines": lines}
-
-
-def title(gold_sign: str, right_sign: str) -> str:
-  """Of RLHF against RLVR: signs of the differences in gold mean and in accuracy."""
-  pleases = {"up": "RLHF", "down": "RLVR"}
-  liked, correct = pleases.get(gold_sign), pleases.get(right_sign)
-  if liked is None and correct is None:
-    return "RLHF or RLVR: this run shows no clear difference."
-  if liked is None:
-    return f"{correct} is right more often; gold scores show no clear difference."
-  if correct is None:
-    return f"{liked} scores higher; accuracy shows no clear difference."
-  if liked == correct:
-    return f"{liked} scores higher and is right more often."
-  return f"{liked} scores higher, {correct} is right more often."
-
-
-def _against(other: str, row: dict[str, Any]) -> str:
-  gold_, right_ = row["gold"], row["right"]
-  tail = {
-    (True, True): "; both intervals hold zero",
-    (True, False): "; the first interval holds zero",
-    (False, True): "; the second interval holds zero",
-    (False, False): "",
-  }[gold_["sign"] == "unclear", right_["sign"] == "unclear"]
-  return (
-    f"RLHF against {other}: {words.signed(gold_['mean'])} on the gold mean ({words.span(gold_)}), "
-    f"{words.points(right_['mean'])} points of accuracy ({words.point_span(right_)}){tail}."
-  )
-
-
-def _since_start(rows: Sequence[dict[str, Any]]) -> str:
-  """Which arms left the SFT start behind, by the gold mean."""
-  parts = []
-  places = {
-    "up": "above the SFT start",
-    "down": "below the SFT start",
-    "unclear": "not clearly away from the SFT start",
-  }
-  for sign_, where in places.items():
-    names = [ARMS[row["pair"][0]] for row in rows if row["gold"]["sign"] == sign_]
-    if names:
-      parts.append(f"{words.listed(names)} {'are' if len(names) > 1 else 'is'} {where}")
-  return f"On the gold mean, {'; '.join(parts)}."
-
-
-def hearing(tasks: dict[str, Any]) -> str:
-  """On which tasks the sound helps the SFT start."""
-  asked = {name: task for name, task in tasks.items() if task["silence"] is not None}
-  if not asked:
-    return "What the sound adds was not measured: no control on silence was run."
-  helped = [name for name, task in asked.items() if task["beats_silence"]]
-  if not helped:
-    return "The SFT start does not hear: on no task does the sound clearly help."
-  return (
-    f"The SFT start hears on {len(helped)} of {len(asked)} tasks ({words.listed(helped)}): "
-    "it is right more often with the sound than on silence of equal length."
-  )
-
-
-def counts(task: Mapping[str, Any]) -> str:
-  """61 % (58 to 64)"""
-  low, high = (words.number(100 * task[end], 0) for end in ("low", "high"))
-  return f"{words.percent(task['accuracy'])} ({low} to {high})"

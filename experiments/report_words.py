@@ -37,6 +37,12 @@ def point_span(part: Mapping[str, Any]) -> str:
   return f"{points(part['low'])} to {points(part['high'])}"
 
 
+def counts(task: Mapping[str, Any]) -> str:
+  """A share and its interval: 61 % (58 to 64)"""
+  low, high = (number(100 * task[end], 0) for end in ("low", "high"))
+  return f"{percent(task['accuracy'])} ({low} to {high})"
+
+
 def listed(names: Sequence[str]) -> str:
   """a, b and c"""
   *most, last = [name.replace("_", " ") for name in names]

@@ -32,7 +32,9 @@ class NonFiniteLoss(FloatingPointError):
   """The loss or gradient is not finite; the last checkpoint is intact."""
 
 
-def finite(scalars: dict[str, Array], step: int, ids: Sequence[str]) -> dict[str, float]:
+def finite(
+  scalars: dict[str, Array], step: int, ids: Sequence[str]
+) -> dict[str, float]:
   """The scalars of `train_step` on the host, named "train/…".
 
   A batch without a single target has no loss (NaN) and a gradient of zero.

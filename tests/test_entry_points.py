@@ -62,7 +62,9 @@ def test_a_wrong_key_on_the_command_line_suggests_the_near_one():
   args = ("--config", "configs/sft.py", "--workdir", "x", "--config.optim.lrr=1.0")
   done = call("stepaudio_jax.train", *args)
   assert done.returncode == 2
-  wanted = "train: unknown key 'optim.lrr'; did you mean 'optim.lr'? the keys are ['batch"
+  wanted = (
+    "train: unknown key 'optim.lrr'; did you mean 'optim.lr'? the keys are ['batch"
+  )
   assert done.stderr.startswith(wanted)
   assert done.stderr.count("\n") == 1
 

@@ -369,7 +369,9 @@ def test_text_is_not_audio(tmp_path, name):
 
 
 def test_missing_folder_and_empty_files_are_named(tmp_path):
-  with pytest.raises(AudioError, match=r"example 'clip-7' \(.*gone.wav\): No such file"):
+  with pytest.raises(
+    AudioError, match=r"example 'clip-7' \(.*gone.wav\): No such file"
+  ):
     io.read(tmp_path / "gone.wav", name="clip-7")
   with pytest.raises(AudioError, match=r"gone.wav: No such file"):
     io.content_key(tmp_path / "gone.wav")
@@ -424,7 +426,9 @@ def test_chunks(samples, sizes, dropped):
 
 @pytest.mark.parametrize("samples", [0, 1, 320])
 def test_a_clip_too_short_for_a_token_is_named(samples):
-  with pytest.raises(AudioError, match=rf"clip-7: .*\({samples} samples.* give no .* 321"):
+  with pytest.raises(
+    AudioError, match=rf"clip-7: .*\({samples} samples.* give no .* 321"
+  ):
     io.chunks(np.zeros(samples, np.float32), name="clip-7")
 
 

@@ -291,3 +291,17 @@ def test_written_rows_pass_the_schema_and_are_of_the_tasks_asked_for(folder):
   ]
   with pytest.raises(ValueError, match=r"tasks \['pich'\] must be .*'pitch'"):
     preferences.write(folder, "heldout", panel, seed=0, pairs=3, tasks=["pich"])
+
+
+def test_pairs_differ_in_something_worth_rating(world):
+  """Scripted replies always offer a contrast; and each dimension gets its share."""
+  panel = raters.raters(1, seed=0, **EXACT)
+  made = preferences.rows(*world, panel, seed=0, pairs=200)
+  apart = collections.Counter()
+  for row in made:
+    first, second = (row["gold"][cid] for cid in "ab")
+    differing = [d for d in gold.DIMENSIONS if abs(first[d] - second[d]) >= 1]
+    assert differing, row["id"]
+    apart.update(differing)
+  # Rarer faults too: without the draw, one pair in twelve differs in coherence.
+  assert min(apart[d] for d in gold.DIMENSIONS) > len(made) / 10, apart

@@ -173,7 +173,7 @@ def sample(arm, step, prompt, text, objective):
 
 
 def samples(arm):
-  """A step of unclosed thoughts, which RLHF cannot reward, then one of right replies."""
+  """A step of unclosed thoughts, which RLHF leaves out, then one of right replies."""
   lost = None if arm == "rlhf" else 0.0
   return [
     sample(arm, step, name, text, value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import report_policies as policies
-
+from experiments import report_verdict
 
 LEVEL = "no clear difference"
 
@@ -74,7 +74,7 @@ def test_an_interval_that_holds_zero_has_no_sign(low, high, sign):
   ],
 )
 def test_titles(gold, right, title):
-  assert policies.title(gold, right) == title
+  assert report_verdict.title(gold, right) == title
 
 
 def differences(gold, right=(0.0, -0.1, 0.1)):
@@ -87,7 +87,7 @@ def differences(gold, right=(0.0, -0.1, 0.1)):
 
 def test_sentences():
   up, down, level = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.0, -0.1, 0.1)
-  found = policies.verdict(differences([up, level, up, up, down], up), {})
+  found = report_verdict.verdict(differences([up, level, up, up, down], up), {})
   assert found["title"] == "RLHF scores higher and is right more often."
   assert found["lines"][0] == (
     "RLHF against RLVR: +0.20 on the gold mean (+0.10 to +0.30), +20.0 points of "
@@ -99,21 +99,21 @@ def test_sentences():
     "the SFT start."
   )
   assert "was not measured" in found["lines"][3]
-  found = policies.verdict(differences([level] * 5), {})
+  found = report_verdict.verdict(differences([level] * 5), {})
   assert found["title"] == "RLHF or RLVR: this run shows no clear difference."
   assert found["lines"][0].endswith("; both intervals hold zero.")
-  found = policies.verdict(differences([up] * 5), {})
+  found = report_verdict.verdict(differences([up] * 5), {})
   assert found["lines"][0].endswith("; the second interval holds zero.")
 
 
 def test_hearing_needs_a_control():
   task = {"silence": {"n": 1}, "beats_silence": True}
   deaf, alone = task | {"beats_silence": False}, task | {"silence": None}
-  assert "hears on 1 of 2 tasks (a b)" in policies.hearing(
+  assert "hears on 1 of 2 tasks (a b)" in report_verdict.hearing(
     {"a_b": task, "c": deaf, "d": alone}
   )
-  assert "does not hear" in policies.hearing({"c": deaf})
-  assert "was not measured" in policies.hearing({"d": alone})
+  assert "does not hear" in report_verdict.hearing({"c": deaf})
+  assert "was not measured" in report_verdict.hearing({"d": alone})
 
 
 def test_policies_that_were_asked_other_dialogues_are_an_error():
