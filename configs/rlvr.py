@@ -64,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.history = "answer"
   c.heldout = {
     "split": "heldout",
-    "prompts": 4 if arg.smoke else 64,
+    "prompts": 4 if arg.smoke else 48,
     "every_steps": 0,  # 0: at the start and at the end
   }
 

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from stepaudio_jax.core import files
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -25,6 +26,7 @@ REWARD_PARTS = (*PARTS, "rewards")
 _MODEL = "model.json"
 _TOKENIZER = "tokenizer"
 _REWARDS = "reward_model.json"
+_SOURCES = "sources.json"
 _STATE = "state"
 _PARAMS = ("params", "frozen")
 
@@ -95,6 +97,30 @@ def step_folder(folder: epath.PathLike) -> epath.Path:
   if not found:
     raise FileNotFoundError(f"no checkpoint in {folder} (looked for {steps}/<step>)")
   return max(found, key=lambda path: int(path.name))
+
+
+def pinned(
+  workdir: epath.PathLike, folders: dict[str, epath.PathLike]
+) -> dict[str, epath.Path]:
+  """The step folders that a run reads, the same at every start of the run.
+
+  A folder of another run means its newest step; should that run go on, this one would
+  otherwise resume with another reference. The first start writes them down.
+
+  Args:
+    folders: {name: a workdir or one of its step folders}.
+  """
+  workdir = epath.Path(workdir)
+  path = workdir / _SOURCES
+  # Without config.json no run has begun: the file is that of a start that failed.
+  if path.exists() and (workdir / "config.json").exists():
+    known = json.loads(path.read_text())
+    return {name: epath.Path(known[name]) for name in folders}
+  found = {name: step_folder(folder).resolve() for name, folder in folders.items()}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.aside(path) as partial:
+    partial.write_text(json.dumps({k: str(v) for k, v in found.items()}, indent=1))
+  return found
 
 
 def load_params(folder: epath.PathLike) -> Params:

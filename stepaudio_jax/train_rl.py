@@ -32,6 +32,7 @@ from stepaudio_jax.rollout.actor import Actor, Played, Sampling
 from stepaudio_jax.rollout.judge import LearnedJudge
 from stepaudio_jax.rollout.scorer import Scorer
 from stepaudio_jax.text import tokenizer as tokenizers
+from stepaudio_jax.text.tokenizer import Tokenizer
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
@@ -66,12 +67,15 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   algorithm = rl.load(c.algorithm.name)
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
-  loaded = checkpoint.load_params(c.init)
+  sources = {"init": c.init, "reference": c.reference or c.init}
+  sources |= {"reward_model": c.reward_model} if c.reward_model else {}
+  sources = checkpoint.pinned(workdir, sources)
+  loaded = checkpoint.load_params(sources["init"])
   tx = optimiser(c, algorithm)
   state = initial_state(c, loaded, tx, algorithm)
   state = jax.device_put(state, sharding.replicated(mesh))
-  reference = checkpoint.load_params(c.reference) if c.reference else loaded
-  reference = jax.device_put(_speaking(reference), sharding.replicated(mesh))
+  reference = _speaking(checkpoint.load_params(sources["reference"]))
+  reference = jax.device_put(reference, sharding.replicated(mesh))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
@@ -81,9 +85,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   )
   feed = open_prompts(c.data.split)
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
-  scorer = Scorer(
-    c.rewards.rules, c.rewards.learned, judge(c, loaded["encoder"], tokenizer, mesh)
-  )
+  reader = judge(c, sources, loaded["encoder"], tokenizer, mesh)
+  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
   actor = Actor(model, tokenizer, scorer, reference, mesh, Sampling(**c.sampling))
   exam = heldout.Exam(
     open_prompts(c.heldout.split), c.heldout.prompts, c.prompts_per_step, actor
@@ -208,7 +211,11 @@ def _speaking(params: Params) -> Params:
 
 
 def judge(
-  c: ConfigDict, encoder: Params, tokenizer: Any, mesh: jax.sharding.Mesh
+  c: ConfigDict,
+  sources: dict[str, epath.Path],
+  encoder: Params,
+  tokenizer: Tokenizer,
+  mesh: jax.sharding.Mesh,
 ) -> LearnedJudge | None:
   """The reward model of `c.reward_model`; none where no learned reward is named.
 
@@ -219,7 +226,7 @@ def judge(
     return None
   if not c.reward_model:
     raise ValueError(f"rewards {sorted(c.rewards.learned)} need a reward_model")
-  loaded = checkpoint.load_reward_model(c.reward_model)
+  loaded = checkpoint.load_reward_model(sources["reward_model"])
   unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
   if unknown:
     raise ValueError(

@@ -11,10 +11,20 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import jax
 import pytest
 
+from tests import smoke
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory) -> pathlib.Path:
+  """A finished smoke quick start; it takes a minute, and tests only read it."""
+  workdir = tmp_path_factory.mktemp("smoke") / "run"
+  smoke.finish(workdir)
+  return workdir
 
 
 @pytest.fixture(scope="session")

@@ -4,41 +4,13 @@ import hashlib
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
-
-import pytest
 
 from stepaudio_jax import checkpoint, logs
 from stepaudio_jax.core import tree
+from tests.smoke import PATIENCE_S, finish, start, tail
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-STAGES = ("hear", "speak", "sft")
-PATIENCE_S = 600
-
-
-def start(workdir: pathlib.Path) -> subprocess.Popen:
-  command = [sys.executable, "-m", "experiments.quickstart", "--smoke", "--workdir"]
-  with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
-    return subprocess.Popen(
-      [*command, str(workdir)],
-      cwd=ROOT,
-      env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
-      stdout=log,
-      stderr=log,
-      stdin=subprocess.DEVNULL,
-      start_new_session=True,
-    )
-
-
-def finish(workdir: pathlib.Path) -> None:
-  process = start(workdir)
-  assert process.wait(PATIENCE_S) == 0, tail(workdir)
-
-
-def tail(workdir: pathlib.Path) -> str:
-  return (workdir.parent / f"{workdir.name}.log").read_text()[-3000:]
+STAGES = ("hear", "speak", "sft", "rm", "rlvr", "rlvr_kl", "rlhf")
 
 
 def kill_when(workdir: pathlib.Path, phase) -> None:
@@ -75,15 +47,8 @@ def writing_checkpoint(workdir, stage):
   return lambda: any("tmp" in n for n in entries(workdir / stage / "checkpoints"))
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("kill") / "untouched"
-  finish(workdir)
-  return workdir
-
-
-def test_killed_in_every_phase_and_run_again_is_bit_identical(untouched):
-  killed = untouched.parent / "killed"
+def test_killed_in_every_phase_and_run_again_is_bit_identical(smoke_run):
+  killed = smoke_run.parent / "killed"
   kill_when(killed, synthesising(killed))
   assert not (killed / "hear").exists()
   kill_when(killed, training(killed, "hear", 6))  # between checkpoints 4 and 8
@@ -93,18 +58,18 @@ def test_killed_in_every_phase_and_run_again_is_bit_identical(untouched):
   assert not (killed / "report.html").exists()
   finish(killed)
   for stage in STAGES:
-    assert rows(killed, stage) == rows(untouched, stage), stage
-    ours, theirs = (checkpoint.load_params(d / stage) for d in (killed, untouched))
+    assert rows(killed, stage) == rows(smoke_run, stage), stage
+    ours, theirs = (checkpoint.load_params(d / stage) for d in (killed, smoke_run))
     assert tree.content_hash(ours) == tree.content_hash(theirs), stage
-  for name in ("speech", "clips-train.jsonl", "dialogues-heldout.jsonl"):
-    assert digest(killed / "world" / name) == digest(untouched / "world" / name), name
+  for name in ("speech", "clips-train.jsonl", "preferences-train.jsonl"):
+    assert digest(killed / "world" / name) == digest(smoke_run / "world" / name), name
   assert (killed / "report.html").exists()
 
 
-def test_a_finished_run_does_nothing_again(untouched):
-  before = (untouched / "stages.json").read_bytes()
-  finish(untouched)
-  assert (untouched / "stages.json").read_bytes() == before
+def test_a_finished_run_does_nothing_again(smoke_run):
+  before = (smoke_run / "stages.json").read_bytes()
+  finish(smoke_run)
+  assert (smoke_run / "stages.json").read_bytes() == before
 
 
 def digest(path: pathlib.Path) -> str:

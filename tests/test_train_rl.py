@@ -75,6 +75,18 @@ def test_stop_and_resume_equals_never_stopped(world, finished, tmp_path):
   assert tree.content_hash(ours) == tree.content_hash(theirs)
 
 
+def test_a_start_that_goes_on_training_does_not_move_the_reference(
+  world, finished, tmp_path
+):
+  c = preferred(world, steps=1)
+  c.init = str(tones.policy(tmp_path / "sft"))
+  train_rl.run(c, tmp_path / "run")
+  tones.saved(tmp_path / "sft", checkpoint.load_params(world / "other"), step=2)
+  c.total_steps = 3
+  train_rl.run(c, tmp_path / "run")
+  assert rows(tmp_path / "run") == rows(finished)
+
+
 def test_sampler_and_trainer_agree(finished):
   for row in rows(finished):
     assert row["train/agreement_max_abs"] <= 1e-5

@@ -82,11 +82,11 @@ def reward_model(folder: pathlib.Path, dimensions: tuple[str, ...]) -> pathlib.P
   return folder
 
 
-def saved(folder: pathlib.Path, params: dict) -> pathlib.Path:
+def saved(folder: pathlib.Path, params: dict, step: int = 1) -> pathlib.Path:
   zero = np.zeros((), np.int32)
   state = TrainState(params, {}, (), zero, np.zeros(2, np.uint32))
-  checkpoints = checkpoint.Checkpoints(folder, every_steps=1, keep=1)
-  checkpoints.save(1, state, {})
+  checkpoints = checkpoint.Checkpoints(folder, every_steps=1, keep=2)
+  checkpoints.save(step, state, {})
   checkpoints.close()
   checkpoint.describe(folder, LITTLE, tokenizer.load("tiny"))
   return folder

@@ -70,10 +70,9 @@ class Actor:
   ):
     self._model, self._tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
-    measured = functools.partial(
-      policy.measured, model=model, temperature=sampling_.temperature
-    )
-    self._measured = jax.jit(measured)
+    known = {"model": model, "temperature": sampling_.temperature}
+    self._measured = jax.jit(functools.partial(policy.measured, **known))
+    self._logprobs = jax.jit(functools.partial(policy.logprobs, **known))
     self._values = jax.jit(functools.partial(policy.values, model=model))
 
   def play(
@@ -128,7 +127,7 @@ class Actor:
     self, params: Params, replies: Replies, rollout: Rollout, scores: Scores
   ) -> tuple[Experience, Array]:
     now = self._measured({part: params[part] for part in _PARTS}, replies)
-    reference = self._measured(self._reference, replies)
+    reference_BQT = self._logprobs(self._reference, replies)
     mask_BT = jnp.asarray(rollout.mask_BT)
     zero_BT = jnp.zeros(mask_BT.shape, jnp.float32)
 
@@ -141,7 +140,7 @@ class Actor:
       mask_BT=mask_BT,
       sampler_BT=jnp.asarray(rollout.logprob_BT),
       old_BT=kept(now.logprob_BQT),
-      reference_BT=kept(reference.logprob_BQT),
+      reference_BT=kept(reference_BQT),
       reward_BC=jnp.asarray(scores.reward_BC),
       weight_BC=jnp.asarray(scores.weight_BC),
       value_BT=value_BT,
