@@ -33,7 +33,7 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("encoder", "hear")
   c.objective = "hear"
   c.trainable = ("encoder", "hear")
-  c.total_steps = 12 if arg.smoke else 600
+  c.total_steps = 12 if arg.smoke else 560
   c.batch_size = 8 if arg.smoke else 16
   c.microbatches = 1
   c.dtype = "float32"
@@ -81,7 +81,7 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("adaptor", "decoder")
   c.objective = "next_token"
   c.trainable = ("adaptor", "decoder")
-  c.total_steps = 12 if arg.smoke else 150
+  c.total_steps = 12 if arg.smoke else 140
   c.batch_size = 8
   c.microbatches = 1
   c.dtype = "float32"

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.fresh = ("rewards",)
   c.objective = "preference"
   c.trainable = ("adaptor", "decoder", "rewards")
-  c.total_steps = 8 if arg.smoke else 120
+  c.total_steps = 8 if arg.smoke else 100
   c.batch_size = 4 if arg.smoke else 16  # comparisons, all raters of each
   c.microbatches = 1
   c.dtype = "float32"
@@ -74,6 +74,6 @@ def get_config(arg: str = "") -> ConfigDict:
     "clip_norm": 1.0,
   }
   c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
-  c.checkpoint = {"every_steps": 4 if arg.smoke else 120, "keep": 1}
+  c.checkpoint = {"every_steps": 4 if arg.smoke else 100, "keep": 1}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.init = "runs/sft"
   c.reference = ""  # "": init
   c.reward_model = ""
-  c.total_steps = 2 if arg.smoke else 20 if tiny else 200
+  c.total_steps = 2 if arg.smoke else 18 if tiny else 200
   c.prompts_per_step = 4 if arg.smoke else 16 if tiny else 64
   c.epochs = 1
   c.minibatches = 1
@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.remat = "none" if tiny else "full"
 
   c.sampling = {
-    "samples": 4 if arg.smoke else 8 if tiny else 16,
+    "samples": 4 if arg.smoke else 6 if tiny else 16,
     "max_new_tokens": 48 if tiny else 10240,
     "temperature": 1.0,
   }
@@ -57,14 +57,14 @@ def get_config(arg: str = "") -> ConfigDict:
     "prompts": {"set": "dialogue", "path": "runs/world/prompts-{split}.jsonl"}
   }
   c.data.cache = ""  # "": workdir/cache
-  c.data.max_tokens = 160 if tiny else 4096
-  c.data.max_clips = 2
+  c.data.max_tokens = 112 if tiny else 4096
+  c.data.max_clips = 1 if tiny else 4
   c.data.max_clip_s = 3.2 if tiny else 25.0
   c.data.encode_batch = 16
   c.data.history = "answer"
   c.heldout = {
     "split": "heldout",
-    "prompts": 4 if arg.smoke else 48,
+    "prompts": 4 if arg.smoke else 64,
     "every_steps": 0,  # 0: at the start and at the end
   }
 

@@ -37,7 +37,7 @@ ARMS = {
 }
 POLICIES = ("sft", *ARMS)
 _ASKED = {
-  "full": {"train": 1200, "heldout": 400},
+  "full": {"train": 1200, "heldout": 360},
   "smoke": {"train": 12, "heldout": 12},
 }
 _RATERS = 6  # all of them see every pair
@@ -50,6 +50,7 @@ def run(workdir: Path, *, smoke: bool = False, seed: int = 0) -> Path:
   stages = Stages(d, smoke=smoke, seed=seed)
   if jax.config.jax_compilation_cache_dir is None:  # the stages share programs
     jax.config.update("jax_compilation_cache_dir", str(d.resolve() / "xla_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   c = recipes(d, smoke, seed)
   stages.run("speech", "Synthesise speech", lambda: speech(d / "world", smoke, seed))
   stages.run("hear", "Pre-alignment: hear", lambda: train.run(c.hear, d / "hear"))
