@@ -137,7 +137,7 @@ def prefer(d: Path, smoke: bool, seed: int) -> None:
 def sampled(
   d: Path, split: str, dialogues: Sequence[dict], seed: int
 ) -> dict[str, list[dict]]:
-  """Dialogue id → two replies of the SFT model, at one of the temperatures."""
+  """Dialogue id → a reply of the SFT model, at one of the temperatures in turn."""
   found: dict[str, list[dict]] = {}
   for place, temperature in enumerate(_TEMPERATURES):
     name = f"{split}-{temperature}"
@@ -150,9 +150,8 @@ def sampled(
       jsonl=asked,
       out=out,
       cache=d / "cache",
-      batch_size=64,
+      batch_size=128,
       max_new_tokens=48,
-      samples=2,
       temperature=temperature,
       seed=seed,
     )
