@@ -43,7 +43,7 @@ class Checkpoints:
   def __init__(self, workdir: epath.PathLike, *, every_steps: int, keep: int):
     if every_steps < 1 or keep < 1:
       raise ValueError(f"every_steps={every_steps} and keep={keep} must be at least 1")
-    self.every_steps = every_steps
+    self.every_steps, self._workdir = every_steps, workdir
     context = ocp.Context()
     context.array.saving.use_compression = False  # zstd costs ¾ of the speed
     self._checkpointer = ocp.training.Checkpointer(
@@ -60,6 +60,18 @@ class Checkpoints:
   def latest(self) -> int | None:
     found = self._checkpointer.latest
     return None if found is None else found.step
+
+  def begun(self, total_steps: int) -> bool:
+    """Whether there is a checkpoint to resume from.
+
+    Raises:
+      ValueError: it lies beyond `total_steps`.
+    """
+    latest = self.latest()
+    if latest is not None and latest > total_steps:
+      has = f"{self._workdir} holds step {latest}"
+      raise ValueError(f"total_steps={total_steps}, but {has}")
+    return latest is not None
 
   def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
     """Writes state and the data iterator's position; returns when it is on disk."""

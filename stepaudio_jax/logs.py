@@ -35,16 +35,13 @@ class Metrics:
 
   Args:
     workdir: the run's folder.
-    start_step: rows after it come from a run that was killed; they are dropped, and
-      the resumed run writes them again.
+    start_step: see `Journal`.
     total_steps: for the progress bar's estimate of the time left.
   """
 
   def __init__(self, workdir: epath.PathLike, *, start_step: int, total_steps: int):
-    self._path = epath.Path(workdir) / "metrics.jsonl"
-    kept = [row for row in read_metrics(self._path) if row["step"] <= start_step]
-    _write(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-    self._file = self._path.open("a")
+    path = epath.Path(workdir) / "metrics.jsonl"
+    self._journal = Journal(path, start_step=start_step)
     self._board = SummaryWriter(
       str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
     )
@@ -54,8 +51,7 @@ class Metrics:
   def write(self, step: int, values: dict[str, float | None]) -> None:
     """Appends one row; None and what is not finite is null there."""
     row = {"step": step} | {key: _json_number(values[key]) for key in sorted(values)}
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    self._journal.write([row])
     for key, value in row.items():
       if key != "step" and value is not None:
         self._board.add_scalar(key, value, step)
@@ -64,16 +60,20 @@ class Metrics:
       self._bar.set_postfix(loss=f"{values['train/loss']:.3f}", refresh=False)
 
   def close(self) -> None:
-    self._file.close()
+    self._journal.close()
     self._board.close()
     self._bar.close()
 
 
 class Journal:
-  """Rows with a "step" in a JSON Lines file; as `Metrics`, it forgets what was undone.
+  """Rows with a "step" in a JSON Lines file.
+
+  Args:
+    start_step: rows after it come from a run that was killed; they are dropped, and
+      the resumed run writes them again.
 
   Attributes:
-    kept: rows of earlier starts that stay, those of steps up to `start_step`.
+    kept: the rows of earlier starts that stay.
   """
 
   def __init__(self, path: epath.PathLike, *, start_step: int):

@@ -64,10 +64,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
   position = None
-  if saved.latest() is not None:
-    if saved.latest() > c.total_steps:
-      has = f"{workdir} holds step {saved.latest()}"
-      raise ValueError(f"total_steps={c.total_steps}, but {has}")
+  if saved.begun(c.total_steps):
     state, position = saved.restore(state)
     logs.say(f"resumed after step {int(state.step)}")
   start = int(state.step)

@@ -74,8 +74,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   tx = optimiser(c, algorithm)
   state = initial_state(c, loaded, tx, algorithm)
   state = jax.device_put(state, sharding.replicated(mesh))
-  reference = _speaking(checkpoint.load_params(sources["reference"]))
-  reference = jax.device_put(reference, sharding.replicated(mesh))
+  same = sources["reference"] == sources["init"]
+  reference = loaded if same else checkpoint.load_params(sources["reference"])
+  reference = jax.device_put(_speaking(reference), sharding.replicated(mesh))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
@@ -96,10 +97,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
-  if saved.latest() is not None:
-    if saved.latest() > c.total_steps:
-      has = f"{workdir} holds step {saved.latest()}"
-      raise ValueError(f"total_steps={c.total_steps}, but {has}")
+  if saved.begun(c.total_steps):
     state, position = saved.restore(state)
     batches.set_state(position)
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")

@@ -53,34 +53,24 @@ def dialogues(
   cache: epath.Path,
   seed: int,
   batch_size: int,
-  tokenizer: Tokenizer,
-  encode: features.Encode,
-  frames_kind: str,
-  encoder_width: int,
+  **known: Any,
 ) -> Loaded:
-  """Dialogues for next-token losses; the frozen encoder runs once over each clip.
-
-  Args:
-    cache: where log-mels and encoder frames are kept.
-    frames_kind: of the latter, see features.frames_kind.
-    encode: the frozen encoder.
-  """
-  talks = corpus.Corpus(data.mix, data.options, data.split, key_file=_key_file(cache))
-  frames = _frames(talks, data, cache, encode, frames_kind)
-  feed = examples.Examples(
-    talks,
-    frames,
-    tokenizer,
-    _limits(data),
-    encoder_width=encoder_width,
-    rendering=examples.Rendering(history=data.history),
-  )
+  """Dialogues for next-token losses; see `rendered` for `cache` and `known`."""
+  rendering = examples.Rendering(history=data.history)
+  feed = rendered(data, data.split, rendering, cache=cache, **known)
   return batches(feed, seed, batch_size, pack=data.pack), feed
 
 
-def prompts(
+def prompts(data: ConfigDict, split: str, **known: Any) -> examples.Examples:
+  """Dialogues up to their last reply, which is to be sampled; see `rendered`."""
+  rendering = examples.Rendering(prompt=True, turns="last", history=data.history)
+  return rendered(data, split, rendering, **known)
+
+
+def rendered(
   data: ConfigDict,
   split: str,
+  rendering: examples.Rendering,
   *,
   cache: epath.Path,
   tokenizer: Tokenizer,
@@ -88,7 +78,13 @@ def prompts(
   frames_kind: str,
   encoder_width: int,
 ) -> examples.Examples:
-  """Dialogues up to their last reply, which is to be sampled; see `dialogues`."""
+  """Dialogues whose clips the frozen encoder has heard, once each.
+
+  Args:
+    cache: where log-mels and encoder frames are kept.
+    frames_kind: of the latter, see features.frames_kind.
+    encode: the frozen encoder.
+  """
   talks = corpus.Corpus(data.mix, data.options, split, key_file=_key_file(cache))
   return examples.Examples(
     talks,
@@ -96,7 +92,7 @@ def prompts(
     tokenizer,
     _limits(data),
     encoder_width=encoder_width,
-    rendering=examples.Rendering(prompt=True, turns="last", history=data.history),
+    rendering=rendering,
   )
 
 
@@ -112,7 +108,7 @@ def preferences(
   encoder_width: int,
   dimensions: Sequence[str],
 ) -> Loaded:
-  """Compared replies for a reward model; `cache` and `encode` as in `dialogues`."""
+  """Compared replies for a reward model; `cache` and `encode` as in `rendered`."""
   judged = corpus.Corpus(
     data.mix, data.options, data.split, schema.Preference, _key_file(cache)
   )

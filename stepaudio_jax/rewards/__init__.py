@@ -5,19 +5,22 @@ text, expected) that a test runs. `example` is a dialogue row; `text` is what a 
 sampled after a prompt that opened a thought: thought, `</think>`, answer.
 """
 
-import pkgutil
+import sys
 from importlib import import_module
 from types import ModuleType
+
+from stepaudio_jax.core import recipe
 
 
 def names() -> list[str]:
   """The files of this folder; its folder parts/ is no reward."""
-  modules = pkgutil.iter_modules(__path__)
-  return sorted(module.name for module in modules if not module.ispkg)
+  return [*_modules()]
 
 
 def load(name: str) -> ModuleType:
   """rewards/<name>.py."""
-  if name not in names():
-    raise ValueError(f"unknown reward {name!r}; the choices are {names()}")
-  return import_module(f"{__name__}.{name}")
+  return import_module(recipe.choose("reward", name, _modules()))
+
+
+def _modules() -> dict[str, str]:
+  return recipe.modules(sys.modules[__name__])

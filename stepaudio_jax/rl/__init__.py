@@ -1,14 +1,15 @@
 """Floor 1: one file per RL algorithm, arrays in, arrays out; parts/ is shared."""
 
-import pkgutil
+import sys
 from importlib import import_module
 from types import ModuleType
+
+from stepaudio_jax.core import recipe
 
 
 def names() -> list[str]:
   """The files of this folder; its folder parts/ is no algorithm."""
-  modules = pkgutil.iter_modules(__path__)
-  return sorted(module.name for module in modules if not module.ispkg)
+  return [*_modules()]
 
 
 def load(name: str) -> ModuleType:
@@ -17,6 +18,8 @@ def load(name: str) -> ModuleType:
   Raises:
     ValueError: no such file.
   """
-  if name not in names():
-    raise ValueError(f"unknown algorithm {name!r}; the choices are {names()}")
-  return import_module(f"{__name__}.{name}")
+  return import_module(recipe.choose("algorithm", name, _modules()))
+
+
+def _modules() -> dict[str, str]:
+  return recipe.modules(sys.modules[__name__])
