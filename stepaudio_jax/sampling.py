@@ -15,8 +15,13 @@ import numpy as np
 from jax import lax
 
 from stepaudio_jax.core.types import Array, Batch, Params, Rollout
-from stepaudio_jax.models.decoder import Cache, empty_cache
+from stepaudio_jax.models.decoder import Cache, appended, empty_cache
 from stepaudio_jax.models.step_audio import StepAudio
+
+# Tokens between two writes to the large cache of the replies. XLA copies what a loop
+# writes to, and slices a cache's layers anew where it may have changed; a small cache
+# takes the keys of a block, and the large one stays as it is meanwhile.
+_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +155,16 @@ def _check(prompts: Batch, model: StepAudio, settings: Settings) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _State:
-  """Of the loop. Slot `step` of the outputs is the next to be written."""
+  """Of the loop. Slot `step` of the outputs is the next to be written.
+
+  Attributes:
+    cache: of the replies, up to the block that is being decoded.
+    block: of the tokens after it.
+  """
 
   step: Array
   cache: Cache
+  block: Cache
   alive_B: Array  # has not drawn a stop token
   token_BT: Array
   logprob_BT: Array
@@ -163,22 +174,21 @@ class _State:
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _sample(params, prompts, rng, stream_B, divisor, *, model, settings) -> Rollout:
   apply = functools.partial(model.apply, {"params": params})
-  rows, length = prompts.token_BT.shape
-  slots = length + settings.max_new_tokens
+  rows, copies = prompts.token_BT.shape[0], settings.copies
   prompt_B = (prompts.segment_BT > 0).sum(axis=1, dtype=jnp.int32)
-  cache = empty_cache(model.size, rows, slots, model.dtype)
-  x_BTD, cache = apply(prompts, cache, method="prefill")
+  x_BTD, prompt_cache = apply(prompts, method="prefill")
   last_B11 = jnp.maximum(prompt_B - 1, 0)[:, None, None]
   x_BD = jnp.take_along_axis(x_BTD, last_B11, axis=1)[:, 0]
 
-  copies = settings.copies  # from here on B counts replies
+  # From here on B counts replies; those to a prompt share its keys and values.
   prompt_B, x_BD = (jnp.repeat(x, copies, axis=0) for x in (prompt_B, x_BD))
-  cache = _repeated(cache, copies)
   key_B = _keys(rng, stream_B, copies)
   shape = (rows * copies, settings.max_new_tokens)
+  empty = functools.partial(empty_cache, model.size, rows * copies, dtype=model.dtype)
   state = _State(
     step=jnp.zeros((), jnp.int32),
-    cache=cache,
+    cache=empty(-(-settings.max_new_tokens // _BLOCK) * _BLOCK),
+    block=empty(_BLOCK),
     alive_B=prompt_B > 0,
     token_BT=jnp.full(shape, settings.pad_id, jnp.int32),
     logprob_BT=jnp.zeros(shape, jnp.float32),
@@ -204,33 +214,32 @@ def _sample(params, prompts, rng, stream_B, divisor, *, model, settings) -> Roll
   def advance(state: _State) -> _State:
     """Reads the token drawn last and draws the next."""
     token_B1 = lax.dynamic_slice_in_dim(state.token_BT, state.step - 1, 1, axis=1)
-    x_B1D, cache = apply(
+    x_B1D, block = apply(
       token_B1,
       (prompt_B + state.step - 1)[:, None],
       state.alive_B[:, None].astype(jnp.int32),
-      state.cache,
+      state.block,
+      (prompt_cache, state.cache),
       method="extend",
     )
-    return drawn(dataclasses.replace(state, cache=cache), x_B1D[:, 0])
+    return drawn(dataclasses.replace(state, block=block), x_B1D[:, 0])
 
   def unfinished(state: _State) -> Array:
     return (state.step < settings.max_new_tokens) & state.alive_B.any()
 
-  state = lax.while_loop(unfinished, advance, drawn(state, x_BD))
+  def block(state: _State) -> _State:
+    state = lax.while_loop(
+      lambda state: unfinished(state) & (state.block.used < _BLOCK), advance, state
+    )
+    cache = appended(state.cache, state.block)
+    return dataclasses.replace(state, cache=cache, block=empty(_BLOCK))
+
+  state = lax.while_loop(unfinished, block, drawn(state, x_BD))
   return Rollout(
     token_BT=state.token_BT,
     logprob_BT=state.logprob_BT,
     mask_BT=state.mask_BT,
     truncated_B=state.alive_B,
-  )
-
-
-def _repeated(cache: Cache, copies: int) -> Cache:
-  return Cache(
-    k_ZBSKh=jnp.repeat(cache.k_ZBSKh, copies, axis=1),
-    v_ZBSKh=jnp.repeat(cache.v_ZBSKh, copies, axis=1),
-    segment_BS=jnp.repeat(cache.segment_BS, copies, axis=0),
-    used=cache.used,
   )
 
 

@@ -14,9 +14,9 @@ from stepaudio_jax.models.step_audio import StepAudio
 from tests.models.batches import SIZE, random_params, speech_batch, text_batch
 
 MODEL = StepAudio(SIZE)
-NEW = 7
+NEW = 11  # more than a block of the replies' cache
 PLAIN = {"model": MODEL, "max_new_tokens": NEW, "stop_ids": (0,), "pad_id": 95}
-WARM = PLAIN | {"temperature": 0.7, "top_k": 30, "stop_ids": tuple(range(1, 97, 8))}
+WARM = PLAIN | {"temperature": 0.7, "top_k": 30, "stop_ids": tuple(range(1, 97, 16))}
 
 
 class Counted(StepAudio):

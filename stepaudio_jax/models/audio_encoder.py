@@ -55,7 +55,14 @@ class Attention(nn.Module):
       project("value", True),
     )
     everywhere = jnp.ones_like(key_segment_BU)
-    out = layers.attend(query, key, value, everywhere, key_segment_BU, causal=False)
+    out = layers.attend(
+      query,
+      layers.heads_first(key),
+      layers.heads_first(value),
+      everywhere,
+      key_segment_BU,
+      causal=False,
+    )
     return layers.Linear(
       (size.encoder_width,),
       (*names, "audio_embed"),

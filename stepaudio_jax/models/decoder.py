@@ -1,6 +1,7 @@
 """The decoder: Qwen2 with segments in place of a mask, with and without a cache."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,38 +20,38 @@ class Cache:
   """Keys and values of the slots decoded so far.
 
   Attributes:
-    k_ZBSKh, v_ZBSKh: rotated keys and values of every layer.
+    k_ZBKSh, v_ZBKSh: rotated keys and values of every layer.
     segment_BS: int32, 0 in padding and in slots not used yet.
     used: int32 scalar, the next free slot, the same in all rows.
   """
 
-  k_ZBSKh: Array
-  v_ZBSKh: Array
+  k_ZBKSh: Array
+  v_ZBKSh: Array
   segment_BS: Array
   used: Array
 
 
 def empty_cache(size: Size, rows: int, slots: int, dtype: Any) -> Cache:
-  shape = (size.layers, rows, slots, size.kv_heads, size.head_width)
+  shape = (size.layers, rows, size.kv_heads, slots, size.head_width)
   return Cache(
-    k_ZBSKh=jnp.zeros(shape, dtype),
-    v_ZBSKh=jnp.zeros(shape, dtype),
+    k_ZBKSh=jnp.zeros(shape, dtype),
+    v_ZBKSh=jnp.zeros(shape, dtype),
     segment_BS=jnp.zeros((rows, slots), jnp.int32),
     used=jnp.zeros((), jnp.int32),
   )
 
 
-def _written(cache: Cache, new: tuple[Array, Array], segment_BT: Array) -> Cache:
+def appended(cache: Cache, new: Cache) -> Cache:
+  """`cache` with all slots of `new`, used or not, written to its next ones."""
   zero = jnp.zeros((), jnp.int32)
-  start = (zero, zero, cache.used, zero, zero)
-  k_ZBTKh, v_ZBTKh = new
+  start = (zero, zero, zero, cache.used, zero)
   return Cache(
-    k_ZBSKh=lax.dynamic_update_slice(cache.k_ZBSKh, k_ZBTKh, start),
-    v_ZBSKh=lax.dynamic_update_slice(cache.v_ZBSKh, v_ZBTKh, start),
+    k_ZBKSh=lax.dynamic_update_slice(cache.k_ZBKSh, new.k_ZBKSh, start),
+    v_ZBKSh=lax.dynamic_update_slice(cache.v_ZBKSh, new.v_ZBKSh, start),
     segment_BS=lax.dynamic_update_slice(
-      cache.segment_BS, segment_BT.astype(jnp.int32), (zero, cache.used)
+      cache.segment_BS, new.segment_BS, (zero, cache.used)
     ),
-    used=cache.used + segment_BT.shape[1],
+    used=cache.used + new.used,
   )
 
 
@@ -77,8 +78,9 @@ class Attention(nn.Module):
     q_BTHh = layers.constrain(q_BTHh, "batch", "length", "heads", None)
     k_BTKh = layers.constrain(k_BTKh, "batch", None, "kv_heads", None)
     v_BTKh = layers.constrain(v_BTKh, "batch", None, "kv_heads", None)
+    k_BKTh, v_BKTh = layers.heads_first(k_BTKh), layers.heads_first(v_BTKh)
     out_BTHh = layers.attend(
-      q_BTHh, k_BTKh, v_BTKh, segment_BT, segment_BT, causal=True, past=past
+      q_BTHh, k_BKTh, v_BKTh, segment_BT, segment_BT, causal=True, past=past
     )
     out = layers.Linear(
       (size.width,),
@@ -88,7 +90,7 @@ class Attention(nn.Module):
       gain=(2 * size.layers) ** -0.5,
       name="out",
     )
-    return out(out_BTHh), (k_BTKh, v_BTKh)
+    return out(out_BTHh), (k_BKTh, v_BKTh)
 
 
 class MLP(nn.Module):
@@ -109,18 +111,21 @@ class MLP(nn.Module):
 class Layer(nn.Module):
   """One layer; the scan hands it its own past and collects its new keys.
 
-  `past` is None in training (nothing is collected), () in prefill, and the layer's
-  (k_BSKh, v_BSKh) when extending.
+  `past` is None in training (nothing is collected), and otherwise a (k_BKSh, v_BKSh)
+  of this layer for every cache that it sees: none in prefill.
   """
 
   size: Size
   dtype: Any
 
   @nn.compact
-  def __call__(self, x_BTD, past, past_segment_BS, segment_BT, rotation):
+  def __call__(self, x_BTD, past, past_segments, segment_BT, rotation):
     size = self.size
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="attn_norm")
-    seen = (*past, past_segment_BS) if past else None
+    seen = [
+      (*keys, segment_BS)
+      for keys, segment_BS in zip(past or (), past_segments, strict=True)
+    ]
     attention = Attention(size, self.dtype, name="attn")
     out_BTD, new = attention(norm(x_BTD), segment_BT, rotation, seen)
     x_BTD = layers.constrain(x_BTD + out_BTD, "batch", "length", "embed")
@@ -149,25 +154,23 @@ class Decoder(nn.Module):
 
   def __call__(self, x_BTD: Array, segment_BT: Array, position_BT: Array) -> Array:
     """Embeddings to the final norm's output; causal within each segment."""
-    return self._run(x_BTD, segment_BT, position_BT, None, None)[0]
+    return self._run(x_BTD, segment_BT, position_BT, None)[0]
 
-  def prefill(self, x_BTD, segment_BT, position_BT, cache: Cache):
-    """The same, and the keys of an empty cache's first T slots.
+  def prefill(self, x_BTD, segment_BT, position_BT) -> tuple[Array, Cache]:
+    """The same, and a full cache of the T slots."""
+    return self._run(x_BTD, segment_BT, position_BT, ())
 
-    Raises:
-      ValueError: the cache has fewer than T slots.
+  def extend(
+    self, x_BTD, segment_BT, position_BT, cache: Cache, before: Sequence[Cache] = ()
+  ) -> tuple[Array, Cache]:
+    """The same for the next T slots, which also see what `cache` holds; fills it on.
+
+    Args:
+      before: caches to be seen and left as they are, such as the prompts'. One of
+        fewer rows is shared: each of its rows serves equally many that touch.
     """
-    length, slots = x_BTD.shape[1], cache.segment_BS.shape[1]
-    if length > slots:
-      raise ValueError(f"a prompt of {length} slots for a cache of {slots}")
-    x_BTD, new = self._run(x_BTD, segment_BT, position_BT, (), None)
-    return x_BTD, _written(cache, new, segment_BT)
-
-  def extend(self, x_BTD, segment_BT, position_BT, cache: Cache):
-    """The same for the next T slots, which also see the cache's slots."""
-    past = (cache.k_ZBSKh, cache.v_ZBSKh)
-    x_BTD, new = self._run(x_BTD, segment_BT, position_BT, past, cache.segment_BS)
-    return x_BTD, _written(cache, new, segment_BT)
+    x_BTD, new = self._run(x_BTD, segment_BT, position_BT, (*before, cache))
+    return x_BTD, appended(cache, new)
 
   def branches(self, prompt, reply):
     """Prompts, and replies that go on from them; each prompt is computed once.
@@ -179,8 +182,8 @@ class Decoder(nn.Module):
     Returns:
       x_BTD of the prompts and of the replies.
     """
-    x_prompt_BTD, past = self._run(*prompt, (), None)
-    x_reply_BTD, _ = self._run(*reply, past, prompt[1])
+    x_prompt_BTD, cache = self.prefill(*prompt)
+    x_reply_BTD, _ = self._run(*reply, (cache,))
     return x_prompt_BTD, x_reply_BTD
 
   def logits(self, x: Array) -> Array:
@@ -188,11 +191,18 @@ class Decoder(nn.Module):
     middle = ("length",) * (x.ndim == 3)
     return layers.constrain(self.head(x), "batch", *middle, "vocab")
 
-  def _run(self, x_BTD, segment_BT, position_BT, past, past_segment_BS):
+  def _run(self, x_BTD, segment_BT, position_BT, caches: Sequence[Cache] | None):
+    """(x_BTD, a cache of these slots), the latter None where `caches` is."""
     size = self.size
     rotation = layers.rotations(position_BT, size.head_width, size.rope_theta)
     x_BTD = layers.constrain(x_BTD, "batch", "length", "embed")
-    x_BTD, new = self.layers(x_BTD, past, past_segment_BS, segment_BT, rotation)
+    seen = caches or ()
+    past = None if caches is None else tuple((c.k_ZBKSh, c.v_ZBKSh) for c in seen)
+    segments = tuple(c.segment_BS for c in seen)
+    x_BTD, new = self.layers(x_BTD, past, segments, segment_BT, rotation)
+    if new is not None:
+      used = jnp.asarray(x_BTD.shape[1], jnp.int32)
+      new = Cache(*new, segment_BT.astype(jnp.int32), used)
     return self.norm(x_BTD), new
 
 

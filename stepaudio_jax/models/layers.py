@@ -190,39 +190,39 @@ def rotate(x_BTHh: Array, rotation: tuple[Array, Array]) -> Array:
 
 def attend(
   q_BTHh: Array,
-  k_BTKh: Array,
-  v_BTKh: Array,
+  k_BKTh: Array,
+  v_BKTh: Array,
   query_segment_BT: Array,
   key_segment_BT: Array,
   *,
   causal: bool,
-  past: tuple[Array, Array, Array] | None = None,
+  past: Sequence[tuple[Array, Array, Array]] = (),
 ) -> Array:
   """Attention of every kind the model needs; the one place to put a fast kernel.
 
   A query sees the keys of its own segment, if that is above 0, and with `causal`
-  only those of its own slot or earlier ones. `past` is (k_BSKh, v_BSKh, segment_BS)
-  of earlier slots, all of them visible by segment alone; both parts share one
-  softmax, so the past need not be copied to lie beside the new keys. A past of fewer
-  rows is not repeated either: each of its rows serves equally many that touch.
+  only those of its own slot or earlier ones. Each of `past` is (k_BKSh, v_BKSh,
+  segment_BS) of earlier slots, all of them visible by segment alone; all parts share
+  one softmax, so the past need not be copied to lie beside the new keys. A past of
+  fewer rows is not repeated either: each of its rows serves equally many that touch.
 
   Returns:
     [B, T, H, h]; a finite, meaningless row where nothing is visible.
   """
   rows, length, _, width = q_BTHh.shape
-  kv_heads = k_BTKh.shape[2]
+  kv_heads = k_BKTh.shape[1]
   # The heads of a group lie behind each other: one product per key head, not many.
   q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
   q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
   q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
+  parts = []
+  for k_BKSh, v_BKSh, segment_BS in past:
+    own_BS = jnp.repeat(segment_BS, rows // segment_BS.shape[0], axis=0)
+    parts.append((k_BKSh, v_BKSh, same_segment(query_segment_BT, own_BS)))
   visible = same_segment(query_segment_BT, key_segment_BT)
   if causal:
     visible &= jnp.tril(jnp.ones((1, length, length), bool))
-  parts = [(k_BTKh, v_BTKh, visible)]
-  if past is not None:
-    k_BSKh, v_BSKh, segment_BS = past
-    own_BS = jnp.repeat(segment_BS, rows // segment_BS.shape[0], axis=0)
-    parts.insert(0, (k_BSKh, v_BSKh, same_segment(query_segment_BT, own_BS)))
+  parts.append((k_BKTh, v_BKTh, visible))
   scores = [_scores(q_BKXh, k) for k, _, _ in parts]
   masks = jnp.concatenate([mask for _, _, mask in parts], axis=-1)
   scores_BKGTS = jnp.concatenate(scores, axis=-1).reshape(
@@ -232,28 +232,32 @@ def attend(
   weight_BKXS = weights.reshape(*q_BKXh.shape[:3], -1)
   out_BKXh, start = 0.0, 0
   for _, v, _ in parts:
-    stop = start + v.shape[1]
+    stop = start + v.shape[2]
     part = weight_BKXS[..., start:stop].astype(v.dtype)
     out_BKXh = out_BKXh + _mixed(part, v)
     start = stop
   return out_BKXh.reshape(q_BKGTh.shape).transpose(0, 3, 1, 2, 4).reshape(q_BTHh.shape)
 
 
-def _scores(q_BKXh: Array, k_BSKh: Array) -> Array:
+def _scores(q_BKXh: Array, k_BKSh: Array) -> Array:
   """float32 [B, K, X, S]; keys of fewer rows serve equally many queries each."""
-  keys = k_BSKh.shape[0]
-  q_BRKXh = q_BKXh.reshape(keys, -1, *q_BKXh.shape[1:])
+  q_BRKXh = q_BKXh.reshape(k_BKSh.shape[0], -1, *q_BKXh.shape[1:])
   scores = jnp.einsum(
-    "BRKXh,BSKh->BRKXS", q_BRKXh, k_BSKh, preferred_element_type=jnp.float32
+    "BRKXh,BKSh->BRKXS", q_BRKXh, k_BKSh, preferred_element_type=jnp.float32
   )
   return scores.reshape(*q_BKXh.shape[:3], -1)
 
 
-def _mixed(weight_BKXS: Array, v_BSKh: Array) -> Array:
+def _mixed(weight_BKXS: Array, v_BKSh: Array) -> Array:
   """Values [B, K, X, h] of the weights, see `_scores`."""
-  weight_BRKXS = weight_BKXS.reshape(v_BSKh.shape[0], -1, *weight_BKXS.shape[1:])
-  mixed = jnp.einsum("BRKXS,BSKh->BRKXh", weight_BRKXS, v_BSKh)
+  weight_BRKXS = weight_BKXS.reshape(v_BKSh.shape[0], -1, *weight_BKXS.shape[1:])
+  mixed = jnp.einsum("BRKXS,BKSh->BRKXh", weight_BRKXS, v_BKSh)
   return mixed.reshape(*weight_BKXS.shape[:3], -1)
+
+
+def heads_first(x_BTKh: Array) -> Array:
+  """[B, K, T, h]: keys and values as `attend` and caches hold them."""
+  return x_BTKh.transpose(0, 2, 1, 3)
 
 
 def same_segment(query_BT: Array, key_BS: Array) -> Array:

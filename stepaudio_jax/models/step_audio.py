@@ -5,6 +5,7 @@ a method reads need to be in `params` (no "encoder" where frames are cached).
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -72,18 +73,23 @@ class StepAudio(nn.Module):
     """float32 logits [..., V] of x [..., D]."""
     return self.decoder.logits(x)
 
-  def prefill(self, batch: Batch, cache: Cache) -> tuple[Array, Cache]:
-    """x_BTD of prompts, and the empty cache filled with them."""
+  def prefill(self, batch: Batch) -> tuple[Array, Cache]:
+    """x_BTD of prompts, and a full cache of them."""
     return self.decoder.prefill(
-      self.embedded(batch), batch.segment_BT, batch.position_BT, cache
+      self.embedded(batch), batch.segment_BT, batch.position_BT
     )
 
   def extend(
-    self, token_BT: Array, position_BT: Array, segment_BT: Array, cache: Cache
+    self,
+    token_BT: Array,
+    position_BT: Array,
+    segment_BT: Array,
+    cache: Cache,
+    before: Sequence[Cache] = (),
   ) -> tuple[Array, Cache]:
-    """x_BTD of the next T text tokens, which see the cache and each other."""
+    """x_BTD of the next T text tokens, which see the caches and each other."""
     x_BTD = self.decoder.embed(token_BT)
-    return self.decoder.extend(x_BTD, segment_BT, position_BT, cache)
+    return self.decoder.extend(x_BTD, segment_BT, position_BT, cache, before)
 
   def branches(self, replies: Replies) -> tuple[Array, Array]:
     """Hidden states of replies, whose prompts are computed once for all of them.
