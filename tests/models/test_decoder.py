@@ -110,7 +110,8 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(
   more_BT = more_BT.astype(np.int32)
   prompt_B = np.repeat((prompts.segment_BT > 0).sum(1), copies)
   x_BTD, seen = apply(params, prompts, method="prefill")
-  assert int(seen.used) == length and seen.k_ZBKSh.shape[1] == rows
+  assert int(seen.used) == length
+  assert seen.k_ZBKSh.shape[1] == rows
   cache = decoder.empty_cache(SIZE, replies, steps + 2, jnp.float32)
   logits = [np.repeat(apply(params, x_BTD, method="logits"), copies, axis=0)]
   for i in range(0, steps, chunk):
