@@ -33,7 +33,7 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.fresh = ("encoder", "hear")
   c.objective = "hear"
   c.trainable = ("encoder", "hear")
-  c.total_steps = 12 if arg.smoke else 560
+  c.total_steps = 12 if arg.smoke else 400
   c.batch_size = 8 if arg.smoke else 16
   c.microbatches = 1
   c.dtype = "float32"
@@ -55,11 +55,11 @@ def hear(arg: ConfigDict) -> ConfigDict:
   }
 
   c.optim = {
-    "name": "adamw",
-    "lr": 2e-3,
+    "name": "muon",
+    "lr": 5e-3,
     "schedule": "cosine",
     "warmup_steps": 30,
-    "b1": 0.9,
+    "b1": 0.95,
     "b2": 0.98,
     "eps": 1e-8,
     "weight_decay": 0.01,
@@ -100,11 +100,11 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.data.pack = True
 
   c.optim = {
-    "name": "adamw",
-    "lr": 2e-3,
+    "name": "muon",
+    "lr": 5e-3,
     "schedule": "cosine",
     "warmup_steps": 30,
-    "b1": 0.9,
+    "b1": 0.95,
     "b2": 0.98,
     "eps": 1e-8,
     "weight_decay": 0.01,

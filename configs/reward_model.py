@@ -63,11 +63,11 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.encode_batch = 16
 
   c.optim = {
-    "name": "adamw",
-    "lr": 1e-3,
+    "name": "muon",
+    "lr": 2e-3,
     "schedule": "cosine",
     "warmup_steps": 10,
-    "b1": 0.9,
+    "b1": 0.95,
     "b2": 0.98,
     "eps": 1e-8,
     "weight_decay": 0.01,

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.init = "runs/sft"
   c.reference = ""  # "": init
   c.reward_model = ""
-  c.total_steps = 2 if arg.smoke else 18 if tiny else 200
+  c.total_steps = 2 if arg.smoke else 20 if tiny else 200
   c.prompts_per_step = 4 if arg.smoke else 16 if tiny else 64
   c.epochs = 1
   c.minibatches = 1
@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.remat = "none" if tiny else "full"
 
   c.sampling = {
-    "samples": 4 if arg.smoke else 6 if tiny else 16,
+    "samples": 4 if arg.smoke else 8 if tiny else 16,
     "max_new_tokens": 48 if tiny else 10240,
     "temperature": 1.0,
   }
@@ -64,16 +64,18 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.history = "answer"
   c.heldout = {
     "split": "heldout",
-    "prompts": 4 if arg.smoke else 64,
+    "prompts": 4 if arg.smoke else 168,
+    "samples": 3,  # rollout seeds
+    "batch_size": 4 if arg.smoke else 42,
     "every_steps": 0,  # 0: at the start and at the end
   }
 
   c.optim = {
-    "name": "adamw",
-    "lr": 3e-4 if tiny else 1e-6,
+    "name": "muon" if tiny else "adamw",
+    "lr": 5e-4 if tiny else 1e-6,
     "schedule": "constant",
     "warmup_steps": 0,
-    "b1": 0.9,
+    "b1": 0.95 if tiny else 0.9,
     "b2": 0.98,
     "eps": 1e-8,
     "weight_decay": 0.0,

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.fresh = ()
   c.objective = "next_token"
   c.trainable = ("adaptor", "decoder")
-  c.total_steps = 12 if arg.smoke else 280
+  c.total_steps = 12 if arg.smoke else 220
   c.batch_size = 8 if arg.smoke else 12
   c.microbatches = 1
   c.dtype = "float32"
@@ -44,11 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.pack = True
 
   c.optim = {
-    "name": "adamw",
-    "lr": 2e-3,
+    "name": "muon",
+    "lr": 5e-3,
     "schedule": "cosine",
     "warmup_steps": 20,
-    "b1": 0.9,
+    "b1": 0.95,
     "b2": 0.98,
     "eps": 1e-8,
     "weight_decay": 0.01,

@@ -37,7 +37,7 @@ ARMS = {
 }
 POLICIES = ("sft", *ARMS)
 _ASKED = {
-  "full": {"train": 1200, "heldout": 360},
+  "full": {"train": 1600, "heldout": 360},
   "smoke": {"train": 12, "heldout": 12},
 }
 _RATERS = 6  # all of them see every pair

@@ -42,7 +42,8 @@ _KEYS = (
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
   *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
   *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.prompts"),
-  *("heldout.split", "heldout.prompts", "heldout.every_steps"),
+  *("heldout.split", "heldout.prompts", "heldout.samples", "heldout.batch_size"),
+  "heldout.every_steps",
   *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
   *("data.max_clips", "data.encode_batch", "data.history"),
   *(f"optim.{name}" for name in optim.KEYS),
@@ -63,6 +64,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   tokenizer = tokenizers.load(c.tokenizer)
   mesh = sharding.mesh(c.mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
+  sharding.rows(c.heldout.batch_size, 1, mesh)
   model = step_audio.named(c.size, c.dtype, c.remat)
   algorithm = rl.load(c.algorithm.name)
 
@@ -88,9 +90,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, loaded["encoder"], tokenizer, mesh)
   scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
-  actor = Actor(model, tokenizer, scorer, reference, mesh, Sampling(**c.sampling))
+  player = functools.partial(Actor, model, tokenizer, scorer, reference, mesh)
+  actor = player(Sampling(**c.sampling))
   exam = heldout.Exam(
-    open_prompts(c.heldout.split), c.heldout.prompts, c.prompts_per_step, actor
+    open_prompts(c.heldout.split),
+    c.heldout.prompts,
+    c.heldout.batch_size,
+    player(Sampling(**{**c.sampling, "samples": c.heldout.samples})),
   )
   logs.record(workdir, c)
   checkpoint.describe(workdir, model.size, tokenizer)
@@ -163,10 +169,11 @@ def checked(c: ConfigDict) -> ConfigDict:
   recipe.choose("aggregation", c.aggregation, dict.fromkeys(AGGREGATIONS))
   recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
   prompts, parts = c.prompts_per_step, c.minibatches * c.microbatches
-  if prompts % parts or c.heldout.prompts % prompts:
+  if prompts % parts or c.heldout.prompts % c.heldout.batch_size:
     raise ValueError(
       f"prompts_per_step={prompts} must be a multiple of minibatches × microbatches = "
-      f"{parts}, and heldout.prompts={c.heldout.prompts} one of prompts_per_step"
+      f"{parts}, and heldout.prompts={c.heldout.prompts} one of heldout.batch_size="
+      f"{c.heldout.batch_size}"
     )
   if jax.process_count() > 1:
     raise NotImplementedError("policy gradients in several processes")

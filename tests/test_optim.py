@@ -84,9 +84,10 @@ def test_sgd_refuses_what_it_would_not_read(name):
     updates_of({name: 0.5}, [], {})
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_only_kernels_and_embeddings_decay(name):
-  changes = {"sgd": {}, "adamw": ADAMW}[name] | {"weight_decay": 0.1}
+  known = {"sgd": {}, "adamw": ADAMW, "muon": ADAMW | {"name": "muon"}}
+  changes = known[name] | {"weight_decay": 0.1}
   params = {
     name: {"leaf": {name: jnp.ones(2)}} for name in ("kernel", "scale", "bias")
   } | {"embed": {"embedding": jnp.ones(2)}}
@@ -95,3 +96,73 @@ def test_only_kernels_and_embeddings_decay(name):
   assert moved["kernel"] == pytest.approx(-0.1)
   assert moved["embed"] == pytest.approx(-0.1)
   assert moved["scale"] == moved["bias"] == 0.0
+
+
+def orthogonal(matrix):
+  """Five Newton-Schulz steps with the quintic of Muon, in numpy."""
+  a, b, c = 3.4445, -4.775, 2.0315
+  x = matrix / np.linalg.norm(matrix)
+  for _ in range(5):
+    gram = x @ x.T
+    x = a * x + (b * gram + c * gram @ gram) @ x
+  return x
+
+
+def model_like(rng):
+  """Leaves named as the model's; heads of 2 × 3 in a width of 4, two layers."""
+  shapes = {
+    "adaptor/conv/kernel": (3, 4, 5),
+    "adaptor/linear1/bias": (4,),
+    "decoder/embed/embedding": (7, 4),
+    "decoder/head/kernel": (4, 7),
+    "decoder/layers/attn/out/kernel": (2, 2, 3, 4),
+    "decoder/layers/attn/query/kernel": (2, 4, 2, 3),
+    "decoder/layers/attn_norm/scale": (2, 4),
+    "decoder/layers/mlp/up/kernel": (2, 4, 8),
+    "rewards/linear/kernel": (4, 3),
+  }
+  tree = {}
+  for path, shape in shapes.items():
+    *rooms, name = path.split("/")
+    node = tree
+    for room in rooms:
+      node = node.setdefault(room, {})
+    node[name] = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+  return tree
+
+
+def test_muon_makes_the_first_update_of_every_matrix_orthogonal():
+  rng = np.random.default_rng(0)
+  params, grads = model_like(rng), model_like(rng)
+  (got,) = updates_of(ADAMW | {"name": "muon", "lr": 0.1}, [grads], params)
+  # The first momentum is a multiple of the gradient, whose size does not matter.
+  matrices = {  # as rows in × columns out, layer by layer
+    ("adaptor", "conv"): [(None, (12, 5))],
+    ("decoder", "layers", "attn", "out"): [(0, (6, 4)), (1, (6, 4))],
+    ("decoder", "layers", "attn", "query"): [(0, (4, 6)), (1, (4, 6))],
+    ("decoder", "layers", "mlp", "up"): [(0, (4, 8)), (1, (4, 8))],
+  }
+  for rooms, parts in matrices.items():
+    grad, update = grads, got
+    for room in (*rooms, "kernel"):
+      grad, update = grad[room], update[room]
+    for layer, shape in parts:
+      one = np.asarray(grad if layer is None else grad[layer]).reshape(shape)
+      mine = np.asarray(update if layer is None else update[layer]).reshape(shape)
+      wide = orthogonal(one.T).T if shape[0] > shape[1] else orthogonal(one)
+      wanted = -0.1 * 0.2 * max(shape) ** 0.5 * wide
+      np.testing.assert_allclose(mine, wanted, atol=2e-5, err_msg=str(rooms))
+
+
+def test_muon_leaves_embeddings_heads_and_vectors_to_adamw():
+  rng = np.random.default_rng(1)
+  params, grads = model_like(rng), model_like(rng)
+  changes = ADAMW | {"weight_decay": 0.1}
+  (muon,) = updates_of(changes | {"name": "muon"}, [grads], params)
+  (adamw,) = updates_of(changes, [grads], params)
+  for tree in (muon, adamw):  # what the test above is about
+    del tree["adaptor"]["conv"]
+    for room in ("attn", "mlp"):
+      del tree["decoder"]["layers"][room]
+  jax.tree.map(np.testing.assert_array_equal, muon, adamw)
+  assert len(jax.tree.leaves(muon)) == 5

@@ -1,5 +1,6 @@
 """The policy-gradient loop: resume, what it leaves behind, and what it refuses."""
 
+import collections
 import json
 
 import jax
@@ -157,6 +158,8 @@ def test_heldout_prompts_are_asked_at_the_start_and_at_the_end(finished):
   found = rows(finished, "heldout")
   assert sorted({row["step"] for row in found}) == [0, 3]
   assert len({row["dialogue_id"] for row in found}) == 4
+  seeds = collections.Counter(row["sample"] for row in found)
+  assert seeds == dict.fromkeys(range(3), 2 * 4)  # heldout.samples, both exams
   result = json.loads((finished / "heldout.json").read_text())
   assert result["steps"] == [0, 3]
   assert result["prompts"] == 4
@@ -184,6 +187,7 @@ def changed(c, key, value):
     ("kl.estimator", "k4", r"'k4'.*k1"),
     ("minibatches", 3, "minibatches × microbatches = 3"),
     ("heldout.prompts", 400, "only 4 fit"),
+    ("heldout.batch_size", 3, "heldout.prompts=4 one of heldout.batch_size=3"),
     ("algorithm.epsilon", 0.1, "unknown key 'algorithm.epsilon'"),
     ("rewards.learned", {"correctness": 1.0}, "need a reward_model"),
   ],
