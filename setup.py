@@ -37,6 +37,7 @@ setup(
     "numpy>=2,<3",
     "tokenizers>=0.21,<0.24",
     "safetensors>=0.5,<0.9",
+    "huggingface_hub>=1.31,<3",
     "espeakng-loader>=0.2.4,<0.3",
     "matplotlib>=3.9,<4",
     "tqdm>=4.66,<5",

@@ -1,6 +1,10 @@
-"""The mesh a recipe asks for. Rows are split over `data`; parameters are replicated."""
+"""The mesh a recipe asks for. Rows are split over `data`; parameters are replicated.
 
-from collections.abc import Sequence
+An import may split parameters too (`parameter`): each goes to its shard as it is read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +13,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
+# Logical axis of a parameter (models/layers.py) → the mesh axis that splits it.
+PARAMETER_RULES = {
+  "embed": "fsdp",
+  "audio_embed": "fsdp",
+  "vocab": "tensor",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+  "mlp": "tensor",
+  "audio_heads": "tensor",
+  "audio_mlp": "tensor",
+  "adaptor": "tensor",
+}
 
 
 def mesh(c: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -21,17 +37,49 @@ def mesh(c: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
   split = {axis: c[axis] for axis in MESH_AXES if axis != "data" and c[axis] != 1}
   if split:
     raise ValueError(f"mesh axes {split} must be 1: parameters are not split as yet")
+  return split_mesh(c, devices)
+
+
+def split_mesh(
+  lengths: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """The mesh of those lengths, of all devices; one length may be −1, what is left.
+
+  Raises:
+    ValueError: their product is not the number of devices.
+  """
   devices = jax.devices() if devices is None else devices
-  data = len(devices) if c.data == -1 else c.data
-  if data != len(devices):
-    raise ValueError(f"mesh {dict(c)} does not fit {len(devices)} devices")
+  lengths = {axis: lengths[axis] for axis in MESH_AXES}
+  free = [axis for axis, length in lengths.items() if length == -1]
+  if len(free) == 1:
+    lengths[free[0]] = -(len(devices) // math.prod(lengths.values()))
+  if min(lengths.values()) < 1 or math.prod(lengths.values()) != len(devices):
+    raise ValueError(f"mesh {lengths} does not fit {len(devices)} devices")
   return jax.make_mesh(
-    (data, 1, 1, 1),
+    tuple(lengths.values()),
     MESH_AXES,
     # Explicit axes, the default now, make linen's logical constraints raise.
     axis_types=(AxisType.Auto,) * len(MESH_AXES),
     devices=devices,
   )
+
+
+def parameter(
+  mesh_: Mesh, path: str, shape: Sequence[int], names: Sequence[str | None]
+) -> NamedSharding:
+  """How a parameter with those logical axes lies on the mesh.
+
+  Raises:
+    ValueError: an axis is no multiple of the devices that would split it.
+  """
+  spec = [PARAMETER_RULES.get(name) for name in names]
+  for length, name, axis in zip(shape, names, spec, strict=True):
+    if axis and length % mesh_.shape[axis]:
+      raise ValueError(
+        f"parameter {path}: its axis {name!r} of {length} cannot be split over the "
+        f"{mesh_.shape[axis]} devices of the mesh axis {axis!r}"
+      )
+  return NamedSharding(mesh_, PartitionSpec(*spec))
 
 
 def rows(batch_size: int, microbatches: int, mesh_: Mesh) -> int:

@@ -50,7 +50,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   sharding.rows(c.batch_size, c.microbatches, mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
-  model = step_audio.named(c.size, c.dtype, c.remat)
+  size = checkpoint.start_size(c.size, c.init)
+  model = step_audio.named(size, c.dtype, c.remat)
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
   params = initial_params(c, model.size, tokenizer, init_key)
   trained, frozen = tree.split(params, tuple(c.trainable))

@@ -25,7 +25,7 @@ from stepaudio_jax.core import entry, recipe
 from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
-from stepaudio_jax.models import heads, sizes, step_audio
+from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.rl.parts.kl import ESTIMATORS, kl
 from stepaudio_jax.rollout import heldout, summary
 from stepaudio_jax.rollout.actor import Actor, Played, Sampling
@@ -65,7 +65,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   mesh = sharding.mesh(c.mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   sharding.rows(c.heldout.batch_size, 1, mesh)
-  model = step_audio.named(c.size, c.dtype, c.remat)
+  size = checkpoint.start_size(c.size, c.init)
+  model = step_audio.named(size, c.dtype, c.remat)
   algorithm = rl.load(c.algorithm.name)
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
@@ -203,7 +204,7 @@ def initial_state(
   """The policy of `c.init`; a critic starts as its copy with a value head."""
   trained = _speaking(loaded)
   if algorithm.CRITIC:
-    width = sizes.size(c.size).width
+    width = loaded["decoder"]["norm"]["scale"].shape[-1]
     value = heads.init_value(jax.random.key(c.seed), width)
     trained["critic"] = {**_speaking(loaded), "value": value}
   key = jax.random.key_data(jax.random.key(c.seed))

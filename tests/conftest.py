@@ -16,7 +16,22 @@ from tests import smoke
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+_PLACE = pytest.StashKey[tuple[bool, int]]()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items):
+  """Two workers share no fixture and no compiled program: a file is one's alone.
+
+  What reads the smoke run is one's too, and comes first, for it takes longest; then
+  the whole programs, which lie at the top.
+  """
+  for item in items:
+    smoky = "smoke_run" in getattr(item, "fixturenames", ())
+    group = "smoke" if smoky else str(item.path)
+    item.add_marker(pytest.mark.xdist_group(group))
+    item.stash[_PLACE] = (not smoky, len(item.path.parts))
+  items.sort(key=lambda item: item.stash[_PLACE])
 
 
 @pytest.fixture(scope="session")

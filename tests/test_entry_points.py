@@ -16,6 +16,7 @@ COMMANDS = {
   "stepaudio_jax.train_rl": "--config",
   "stepaudio_jax.generate": "--prompt",
   "stepaudio_jax.evaluate": "--benchmark",
+  "stepaudio_jax.convert": "export",
   "stepaudio_jax.doctor": "--workdir",
   "experiments.quickstart": "--smoke",
 }
@@ -51,6 +52,7 @@ def test_an_unknown_flag_is_an_error_that_names_it(module):
       "--data",
       "x",
     ),
+    "stepaudio_jax.convert": ("import", "--from", "x", "--to", "y"),
     "experiments.quickstart": ("--workdir", "x"),
   }
   done = call(module, "--nonsense=1", *needed.get(module, ()))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 import contextlib
 import uuid
@@ -25,3 +25,28 @@ def aside(path: epath.PathLike) -> Iterator[epath.Path]:
     partial.unlink(missing_ok=True)
     raise
   partial.replace(path)
+
+
+@contextlib.contextmanager
+def folder_aside(path: epath.PathLike) -> Iterator[epath.Path]:
+  """A new folder to fill, renamed to `path` once the block has ended well.
+
+  What a kill leaves behind is "<name>.partial" beside it, which the next block for the
+  same path replaces.
+
+  Raises:
+    FileExistsError: there is something under that name already.
+  """
+  path = epath.Path(path)
+  if path.exists():
+    raise FileExistsError(f"{path} exists; name a new folder")
+  partial = path.with_name(path.name + PARTIAL)
+  if partial.exists():
+    partial.rmtree()
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+  except BaseException:
+    partial.rmtree()
+    raise
+  partial.rename(path)

@@ -1,7 +1,7 @@
 """Names, sizes and hashes of parameter trees."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,18 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
   """Yields ("decoder/layers/attn/query/kernel", leaf) in a fixed order."""
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
     yield "/".join(_key_text(key) for key in path), leaf
+
+
+def nested(leaves: Iterable[tuple[str, Any]]) -> Params:
+  """The tree of `named_leaves`: the reverse."""
+  out: Params = {}
+  for path, leaf in leaves:
+    *rooms, name = path.split("/")
+    node = out
+    for room in rooms:
+      node = node.setdefault(room, {})
+    node[name] = leaf
+  return out
 
 
 def _key_text(key: Any) -> str:

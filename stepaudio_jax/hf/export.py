@@ -1,21 +1,43 @@
 """Our parameters → a Hugging Face model folder that loads on its own."""
 
+import collections
+import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+import math
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
-import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from etils import epath
 
+from stepaudio_jax.core import files as core_files
+from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Params
-from stepaudio_jax.hf import files, table
+from stepaudio_jax.hf import blocks, files, heads, safe, table
+from stepaudio_jax.hf.folder import INDEX
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
-DTYPES = {"bfloat16": np.dtype(jnp.bfloat16), "float32": np.dtype(np.float32)}
+DTYPES = {"bfloat16": safe.DTYPES["BF16"], "float32": safe.DTYPES["F32"], "keep": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """What is written.
+
+  Attributes:
+    leaves: (path, host array), in any order, read once.
+    shapes, dtypes: path → of each leaf.
+  """
+
+  leaves: Iterable[tuple[str, np.ndarray]]
+  shapes: Mapping[str, tuple[int, ...]]
+  dtypes: Mapping[str, np.dtype]
 
 
 def export(
@@ -26,53 +48,94 @@ def export(
   tokenizer: Tokenizer,
   card: Mapping[str, Any],
   dtype: str = "bfloat16",
+  shard_bytes: int = SHARD_BYTES,
 ) -> None:
   """Writes weights, configs, tokenizer, remote code and model card to a new folder.
 
-  The folder appears under its name only when it is complete: everything is written
-  to "<name>.partial" beside it (an older one, left by a killed run, is replaced).
+  The folder appears under its name only when it is complete.
 
   Args:
     params: {"encoder", "adaptor", "decoder"}, unboxed, of that size.
     card: what README.md says, exactly `files.CARD_KEYS`.
-    dtype: of the tensors, one of DTYPES.
+    dtype: of the tensors, one of DTYPES; "keep" is the parameters' own.
+    shard_bytes: most tensor bytes of a file, unless a single tensor has more.
 
   Raises:
     FileExistsError: there is something under that name already.
-    ValueError: a parameter, the tokenizer, the card or the dtype does not fit, or a
-      tensor is not finite; nothing is left behind.
+    ValueError: a parameter, the tokenizer, the card or the dtype does not fit, or
+      tensors are not finite; nothing is left behind.
   """
-  target = epath.Path(folder)
+  leaves = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(params)}
+  weights = Weights(
+    leaves.items(),
+    {path: leaf.shape for path, leaf in leaves.items()},
+    {path: leaf.dtype for path, leaf in leaves.items()},
+  )
+  write(
+    weights,
+    size,
+    folder,
+    tokenizer=tokenizer,
+    card=card,
+    dtype=dtype,
+    shard_bytes=shard_bytes,
+  )
+
+
+def write(
+  weights: Weights,
+  size: Size,
+  folder: str | epath.PathLike,
+  *,
+  tokenizer: Tokenizer,
+  card: Mapping[str, Any],
+  dtype: str = "bfloat16",
+  shard_bytes: int = SHARD_BYTES,
+  reward_heads: heads.Heads | None = None,
+) -> None:
+  """`export` of leaves that are read one after the other, with heads if it has some."""
   if dtype not in DTYPES:
     raise ValueError(f"unknown dtype {dtype!r}; the choices are {sorted(DTYPES)}")
-  if target.exists():
-    raise FileExistsError(f"{target} exists; export to a new folder")
+  if shard_bytes < 1:
+    raise ValueError(f"shard_bytes={shard_bytes} must be at least 1")
   if tokenizer.vocabulary_size > size.vocabulary:
     raise ValueError(
       f"tokenizer {tokenizer.name!r} has {tokenizer.vocabulary_size} ids, the "
       f"embedding of size {size.name} only {size.vocabulary}"
     )
-  tensors = table.tensors(params, size)
-  aside = target.parent / f"{target.name}.partial"
-  if aside.exists():
-    aside.rmtree()
-  aside.mkdir(parents=True)
-  try:
-    count = sum(int(np.prod(shape)) for shape in table.their_shapes(size).values())
-    files.write(aside, size, tokenizer, dtype, card, count)
-    _write_weights(aside, tensors, size, DTYPES[dtype])
-    aside.rename(target)
-  except BaseException:
-    aside.rmtree()
-    raise
+  table.check(weights.shapes, size)
+  dtypes = {path: DTYPES[dtype] or its for path, its in weights.dtypes.items()}
+  unknown = {path: its for path, its in dtypes.items() if its not in safe.NAMES}
+  if unknown:
+    raise ValueError(f"dtypes that cannot be exported: {unknown}")
+  named = collections.Counter(str(its) for its in dtypes.values()).most_common(1)[0][0]
+  count = sum(math.prod(shape) for shape in weights.shapes.values())
+  with core_files.folder_aside(folder) as aside:
+    files.write(aside, size, tokenizer, named, card, count)
+    if reward_heads is not None:
+      heads.write(aside, reward_heads)
+    with _local(aside) as here:
+      _write_weights(here, weights.leaves, size, dtypes, shard_bytes)
 
 
-def shards(size: Size, item_bytes: int, cap: int) -> list[list[str]]:
+@contextlib.contextmanager
+def _local(to: epath.Path) -> Iterator[pathlib.Path]:
+  """A folder in which files can be written out of order; `to` itself if it can."""
+  if safe.local(to):
+    yield pathlib.Path(to)
+    return
+  with tempfile.TemporaryDirectory() as room:
+    yield pathlib.Path(room)
+    for path in sorted(pathlib.Path(room).iterdir()):
+      with path.open("rb") as source, (to / path.name).open("wb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def shards(nbytes: Mapping[str, int], cap: int) -> list[list[str]]:
   """Keys of each shard: packed in order, a new shard where the next would not fit."""
   out: list[list[str]] = [[]]
   used = 0
-  for key, shape in table.their_shapes(size).items():
-    needed = int(np.prod(shape)) * item_bytes
+  for key, needed in nbytes.items():
     if out[-1] and used + needed > cap:
       out.append([])
       used = 0
@@ -90,26 +153,40 @@ def weight_map(packed: list[list[str]]) -> dict[str, str]:
 
 
 def _write_weights(
-  folder: epath.Path,
-  tensors: Iterator[tuple[str, np.ndarray]],
+  to: pathlib.Path,
+  leaves: Iterable[tuple[str, np.ndarray]],
   size: Size,
-  dtype: np.dtype,
+  dtypes: Mapping[str, np.dtype],
+  cap: int,
 ) -> None:
-  packed = shards(size, dtype.itemsize, SHARD_BYTES)
-  where = weight_map(packed)
-  total = 0
-  for keys in packed:
-    shard = {key: _cast(*next(tensors), dtype, key) for key in keys}
-    total += sum(array.nbytes for array in shard.values())
-    data = safetensors.numpy.save(shard, metadata={"format": "pt"})
-    (folder / where[keys[0]]).write_bytes(data)
-  index = {"metadata": {"total_size": total}, "weight_map": where}
-  (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-
-
-def _cast(key: str, array: np.ndarray, dtype: np.dtype, wanted: str) -> np.ndarray:
-  assert key == wanted, (key, wanted)  # tensors come in packing order
-  cast = array.astype(dtype)
-  if not np.isfinite(cast).all():
-    raise ValueError(f"{key} is not finite as {dtype}")
-  return cast
+  """Headers first, then each leaf's tensors at their places in the files."""
+  entries: dict[str, list[table.Entry]] = {}
+  tensors = {}
+  for entry in table.entries(size):
+    entries.setdefault(entry.row.path, []).append(entry)
+    tensors[entry.key] = (dtypes[entry.row.path], table.their_shape(entry, size))
+  nbytes = {key: math.prod(s) * dtype.itemsize for key, (dtype, s) in tensors.items()}
+  packed = shards(nbytes, cap)
+  where, wrong = weight_map(packed), []
+  with contextlib.ExitStack() as stack:
+    places: dict[str, tuple[BinaryIO, int]] = {}
+    for keys in packed:
+      head, starts, length = safe.layout({key: tensors[key] for key in keys})
+      file = stack.enter_context((to / where[keys[0]]).open("wb"))
+      file.write(head)
+      file.truncate(length)
+      places |= {key: (file, start) for key, start in starts.items()}
+    scratch = safe.Scratch()
+    for path, leaf in leaves:
+      for entry in entries[path]:
+        dtype, shape = tensors[entry.key]
+        array = scratch.array(shape, dtype)
+        blocks.copy(array, table.theirs(leaf, entry))
+        wrong += [] if blocks.finite(array) else [f"{entry.key} as {dtype}"]
+        file, start = places[entry.key]
+        file.seek(start)
+        file.write(memoryview(array.reshape(-1).view(np.uint8)))
+  if wrong:
+    raise ValueError("\n  ".join(["tensors that are not finite:", *wrong]))
+  index = {"metadata": {"total_size": sum(nbytes.values())}, "weight_map": where}
+  (to / INDEX).write_text(json.dumps(index, indent=2))

@@ -9,13 +9,16 @@ P encoder positions, k conv taps.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.models.sizes import Size
+
+PARTS = ("encoder", "adaptor", "decoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Row:
   @property
   def stacked(self) -> bool:
     return "{}" in self.key
+
+  @property
+  def part(self) -> str:
+    return self.path.split("/")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,28 +138,36 @@ def axes(size: Size, path: str) -> dict[str, int]:
   return {"Z": size.layers, **heads, **widths}
 
 
-def our_shapes(size: Size) -> dict[str, tuple[int, ...]]:
-  """Path → shape of every leaf, stacked layers first."""
+def our_shapes(
+  size: Size, parts: Collection[str] = PARTS
+) -> dict[str, tuple[int, ...]]:
+  """Path → shape of every leaf of those parts, stacked layers first."""
   shapes = {}
   for row in ROWS:
-    length = axes(size, row.path)
-    letters = "Z" + row.ours if row.stacked else row.ours
-    shapes[row.path] = tuple(length[letter] for letter in letters)
+    if row.part in parts:
+      length = axes(size, row.path)
+      letters = "Z" + row.ours if row.stacked else row.ours
+      shapes[row.path] = tuple(length[letter] for letter in letters)
   return shapes
 
 
 def their_shapes(size: Size) -> dict[str, tuple[int, ...]]:
   """Key → torch shape of every tensor, in packing order."""
-  return {
-    entry.key: _merged(entry.row.theirs, axes(size, entry.row.path))
-    for entry in entries(size)
-  }
+  return {entry.key: their_shape(entry, size) for entry in entries(size)}
 
 
-def entries(size: Size) -> list[Entry]:
-  """Every torch tensor in packing order: all of layer 0, all of layer 1, …"""
+def their_shape(entry: Entry, size: Size) -> tuple[int, ...]:
+  """The torch tensor's."""
+  length = axes(size, entry.row.path)
+  groups = entry.row.theirs.split()
+  return tuple(math.prod(length[axis] for axis in group) for group in groups)
+
+
+def entries(size: Size, parts: Collection[str] = PARTS) -> list[Entry]:
+  """Every torch tensor of those parts in packing order: all of layer 0, of 1, …"""
   found = []
-  for stacked, group in itertools.groupby(ROWS, key=lambda row: row.stacked):
+  rows_of_parts = (row for row in ROWS if row.part in parts)
+  for stacked, group in itertools.groupby(rows_of_parts, key=lambda row: row.stacked):
     rows = tuple(group)
     layers = range(axes(size, rows[0].path)["Z"]) if stacked else (None,)
     found += [
@@ -161,85 +176,47 @@ def entries(size: Size) -> list[Entry]:
   return found
 
 
+def theirs(leaf: np.ndarray, entry: Entry) -> np.ndarray:
+  """The torch tensor inside our leaf: a view, to read from or to write to."""
+  array = leaf if entry.layer is None else leaf[entry.layer]
+  groups = entry.row.theirs.split()
+  letters = "".join(groups)
+  permuted = array.transpose([entry.row.ours.index(letter) for letter in letters])
+  length = dict(zip(letters, permuted.shape, strict=True))
+  view = permuted.reshape([math.prod(length[a] for a in group) for group in groups])
+  assert np.may_share_memory(view, leaf) or not leaf.size, entry.key
+  return view
+
+
+def ours(tensor: np.ndarray, entry: Entry, size: Size) -> np.ndarray:
+  """The torch tensor as a view with our leaf's axes (one layer of a stacked leaf)."""
+  letters, length = entry.row.theirs.replace(" ", ""), axes(size, entry.row.path)
+  split = tensor.reshape([length[letter] for letter in letters])
+  return split.transpose([letters.index(letter) for letter in entry.row.ours])
+
+
 def tensors(params: Params, size: Size) -> Iterator[tuple[str, np.ndarray]]:
   """Our parameters as torch tensors (numpy, dtype kept), in packing order.
 
   Raises:
     ValueError: at once, listing every path missing, unknown or of another shape.
   """
-  leaves = dict(tree.named_leaves(params))
-  _refuse(_differences(leaves, our_shapes(size), "parameter"), size)
-  host = {path: np.asarray(leaf) for path, leaf in leaves.items()}
-  return _tensors(host, size)
+  leaves = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(params)}
+  check({path: leaf.shape for path, leaf in leaves.items()}, size)
+  return ((entry.key, theirs(leaves[entry.row.path], entry)) for entry in entries(size))
 
 
-def _tensors(host: dict[str, np.ndarray], size: Size):
-  for entry in entries(size):
-    leaf = host[entry.row.path]
-    array = leaf if entry.layer is None else leaf[entry.layer]
-    yield entry.key, _to_theirs(array, entry.row, axes(size, entry.row.path))
-
-
-def params(tensors_: Mapping[str, np.ndarray], size: Size) -> Params:
-  """Torch tensors as our parameters: the table read the other way.
+def check(found: Mapping[str, tuple[int, ...]], size: Size) -> None:
+  """That leaves, path → shape, are those of a whole model of that size.
 
   Raises:
-    ValueError: at once, listing every key missing, unknown or of another shape.
+    ValueError: listing every path missing, unknown or of another shape.
   """
-  _refuse(_differences(tensors_, their_shapes(size), "tensor"), size)
-  leaves: dict[str, np.ndarray] = {}
-  for entry in entries(size):
-    array = _to_ours(tensors_[entry.key], entry.row, axes(size, entry.row.path))
-    if entry.layer is None:
-      leaves[entry.row.path] = np.ascontiguousarray(array)
-      continue
-    if entry.layer == 0:
-      shape = our_shapes(size)[entry.row.path]
-      leaves[entry.row.path] = np.empty(shape, array.dtype)
-    if array.dtype != leaves[entry.row.path].dtype:
-      wanted = leaves[entry.row.path].dtype
-      raise ValueError(f"tensor {entry.key} is {array.dtype}, layer 0 is {wanted}")
-    leaves[entry.row.path][entry.layer] = array
-  return _nested(leaves)
-
-
-def _to_theirs(array: np.ndarray, row: Row, length: dict[str, int]) -> np.ndarray:
-  order = [row.ours.index(letter) for letter in row.theirs.replace(" ", "")]
-  permuted = array.transpose(order)
-  return np.ascontiguousarray(permuted.reshape(_merged(row.theirs, length)))
-
-
-def _to_ours(array: np.ndarray, row: Row, length: dict[str, int]) -> np.ndarray:
-  letters = row.theirs.replace(" ", "")
-  split = array.reshape([length[letter] for letter in letters])
-  return split.transpose([letters.index(letter) for letter in row.ours])
-
-
-def _merged(theirs: str, length: dict[str, int]) -> tuple[int, ...]:
-  groups = theirs.split()
-  return tuple(int(np.prod([length[a] for a in group])) for group in groups)
-
-
-def _differences(found: Mapping, wanted: Mapping, noun: str) -> list[str]:
-  lines = [f"missing {noun} {name}" for name in wanted if name not in found]
-  lines += [f"unknown {noun} {name}" for name in found if name not in wanted]
-  for name, shape in wanted.items():
-    if name in found and tuple(found[name].shape) != shape:
-      lines.append(f"{noun} {name} is {tuple(found[name].shape)}, not {shape}")
-  return lines
-
-
-def _refuse(differences: list[str], size: Size) -> None:
-  if differences:
-    raise ValueError(f"not a {size.name} model:\n  " + "\n  ".join(differences))
-
-
-def _nested(leaves: dict[str, np.ndarray]) -> Params:
-  nested: Params = {}
-  for path, leaf in leaves.items():
-    *rooms, name = path.split("/")
-    node = nested
-    for room in rooms:
-      node = node.setdefault(room, {})
-    node[name] = leaf
-  return nested
+  wanted = our_shapes(size)
+  wrong = [f"missing parameter {path}" for path in wanted if path not in found]
+  wrong += [f"unknown parameter {path}" for path in found if path not in wanted]
+  for path, shape in wanted.items():
+    if found.get(path, shape) != shape:
+      wrong.append(f"parameter {path} is {found[path]}, not {shape}")
+  if wrong:
+    raise ValueError(f"not a {size.name} model:\n  " + "\n  ".join(wrong))

@@ -66,7 +66,7 @@ class RewardHeads(nn.Module):
     surprise_BQC = (weight_BQTC * surprise_BQT[..., None]).sum(axis=2)
     small = nn.initializers.constant(0.3)
     scale_C = layers.parameter(self, "scale", small, ("reward",), (self.dimensions,))
-    reward_BQC += layers.raised(scale_C, 3) * surprise_BQC
+    reward_BQC += layers.float32(scale_C, 3) * surprise_BQC
     return jnp.where(count_BQ[..., None] > 0, reward_BQC, jnp.nan)
 
 

@@ -1,8 +1,9 @@
 """The parts that encoder, adaptor and decoder share.
 
-Parameters are float32 and carry logical axis names (`PARAMETER_AXES`); activations
-are constrained by `ACTIVATION_AXES`. Without a mesh and axis rules the names do
-nothing. Matrix products run in `dtype`; statistics, rotations and softmax in float32.
+Parameters are made float32, but may be used in bfloat16, as imports hold them. They
+carry logical axis names (`PARAMETER_AXES`); activations are constrained by
+`ACTIVATION_AXES`. Without a mesh and axis rules the names do nothing. Matrix products
+run in `dtype`; statistics, rotations and softmax in float32.
 """
 
 import functools
@@ -63,6 +64,11 @@ def constrain(x: Array, *axes: str | None) -> Array:
 def raised(x: Array, ndim: int) -> Array:
   """`x` with leading axes of 1, since rank promotion is an error in tests."""
   return x.reshape((1,) * (ndim - x.ndim) + x.shape)
+
+
+def float32(x: Array, ndim: int) -> Array:
+  """`raised`, and in float32 where a checkpoint of bfloat16 is used as it is."""
+  return raised(x, ndim).astype(jnp.float32)
 
 
 def fan_in(gain: float, inputs: int) -> Callable[..., Array]:
@@ -157,7 +163,7 @@ class RMSNorm(nn.Module):
     scale = parameter(self, "scale", nn.initializers.ones, ("norm",), x.shape[-1:])
     x = x.astype(jnp.float32)
     x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-    return (x * raised(scale, x.ndim)).astype(self.dtype)
+    return (x * float32(scale, x.ndim)).astype(self.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -171,7 +177,8 @@ class LayerNorm(nn.Module):
     x = x.astype(jnp.float32)
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-    return (x * raised(scale, x.ndim) + raised(bias, x.ndim)).astype(self.dtype)
+    x = x * float32(scale, x.ndim) + float32(bias, x.ndim)
+    return x.astype(self.dtype)
 
 
 def gelu(x: Array) -> Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Array, Batch, Params, Replies
-from stepaudio_jax.models import layers, sizes
+from stepaudio_jax.models import layers
 from stepaudio_jax.models.adaptor import Adaptor
 from stepaudio_jax.models.audio_encoder import AudioEncoder
 from stepaudio_jax.models.decoder import Cache, Decoder
@@ -130,12 +130,10 @@ def splice(text_BTD: Array, audio_BAD: Array, audio_BT: Array) -> Array:
   return jnp.where(audio_BT[..., None] >= 0, gathered_BTD, text_BTD)
 
 
-def named(size: str, dtype: str, remat: str) -> StepAudio:
+def named(size: Size, dtype: str, remat: str) -> StepAudio:
   """The model that a recipe names; an unknown name raises and lists the choices."""
   recipe.choose("remat", remat, {"none": None, **layers.REMAT_POLICIES})
-  return StepAudio(
-    sizes.size(size), dtype=recipe.choose("dtype", dtype, DTYPES), remat=remat
-  )
+  return StepAudio(size, dtype=recipe.choose("dtype", dtype, DTYPES), remat=remat)
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -37,3 +37,34 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     first.write_text("first")
     second.write_text("second")
   assert path.read_text() == "first"  # the outer block ends last
+
+
+def test_a_folder_is_there_when_the_block_has_ended(tmp_path):
+  path = tmp_path / "deep" / "a"
+  with files.folder_aside(path) as partial:
+    (partial / "x").write_text("x")
+    assert not path.exists()
+  assert (path / "x").read_text() == "x"
+  assert [p.name for p in path.parent.iterdir()] == ["a"]
+  again = files.folder_aside(path)
+  with pytest.raises(FileExistsError, match="a exists; name a new folder"):
+    again.__enter__()
+
+
+def test_a_folder_whose_block_fails_is_not_left(tmp_path):
+  def write():
+    with files.folder_aside(tmp_path / "a") as partial:
+      (partial / "x").mkdir()
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write()
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_a_folder_is_replaced(tmp_path):
+  (tmp_path / "a.partial").mkdir()
+  (tmp_path / "a.partial" / "half").write_text("")
+  with files.folder_aside(tmp_path / "a"):
+    pass
+  assert [p.name for p in tmp_path.rglob("*")] == ["a"]

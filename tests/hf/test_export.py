@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from etils import epath
 
 from stepaudio_jax.hf import export as export_lib
 from stepaudio_jax.hf import files, table
@@ -31,6 +34,11 @@ PUBLISHED = Special(
   tts_end=151694,
   tts_pad=151695,
 )
+
+
+NBYTES = {
+  key: 2 * math.prod(shape) for key, shape in table.their_shapes(exports.SIZE).items()
+}
 
 
 def write(params, folder, tokenizer, **changes):
@@ -145,10 +153,9 @@ def _load(path):
   return safetensors.numpy.load_file(path)
 
 
-def test_several_shards(tmp_path, params, tokenizer, monkeypatch):
-  monkeypatch.setattr(export_lib, "SHARD_BYTES", 400_000)
-  packed = export_lib.shards(exports.SIZE, 2, 400_000)
-  write(params, tmp_path / "out", tokenizer, dtype="bfloat16")
+def test_several_shards(tmp_path, params, tokenizer):
+  packed = export_lib.shards(NBYTES, 400_000)
+  write(params, tmp_path / "out", tokenizer, dtype="bfloat16", shard_bytes=400_000)
   shards = sorted((tmp_path / "out").glob("*.safetensors"))
   assert len(shards) == len(packed) > 2
   assert shards[1].name == f"model-00002-of-{len(packed):05d}.safetensors"
@@ -165,7 +172,7 @@ def test_several_shards(tmp_path, params, tokenizer, monkeypatch):
 
 
 def test_a_tensor_larger_than_the_cap_has_a_shard_of_its_own():
-  packed = export_lib.shards(exports.SIZE, 4, cap=1)
+  packed = export_lib.shards(NBYTES, cap=1)
   assert all(len(keys) == 1 for keys in packed)
 
 
@@ -191,7 +198,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, params, tokenizer, monke
     seen.extend(path.name for path in tmp_path.iterdir())
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(safetensors.numpy, "save", interrupt)
+  monkeypatch.setattr(export_lib.blocks, "finite", interrupt)
   with pytest.raises(KeyboardInterrupt):
     write(params, tmp_path / "out", tokenizer)
   assert seen == ["out.partial"]
@@ -214,7 +221,9 @@ def test_bad_input_names_what_is_wrong(tmp_path, params, tokenizer):
     "kernel": params["adaptor"]["linear1"]["kernel"],
     "bias": np.full(80, np.nan, np.float32),
   }
-  with pytest.raises(ValueError, match=r"adapter\.linear1\.bias is not finite"):
+  with pytest.raises(
+    ValueError, match=r"finite:\n  adapter\.linear1\.bias as float32$"
+  ):
     write(broken, out, tokenizer)
   with pytest.raises(ValueError, match=r"float16.*bfloat16.*float32"):
     write(params, out, tokenizer, dtype="float16")
@@ -237,3 +246,43 @@ def test_a_width_without_a_key_is_refused(tokenizer):
   size = dataclasses.replace(exports.SIZE, head_width=32)
   with pytest.raises(ValueError, match="no key for heads of 32"):
     files.config(size, tokenizer.special, "float32")
+
+
+def test_every_tensor_that_is_not_finite_is_named(tmp_path, params, tokenizer):
+  """Also one whose largest value is beyond bfloat16, which has the range of float32."""
+  broken = {**params, "adaptor": jax.tree.map(np.copy, params["adaptor"])}
+  broken["adaptor"]["linear2"]["kernel"][3, 5] = np.inf
+  broken["adaptor"]["conv"]["bias"][2] = np.finfo(np.float32).max
+  with pytest.raises(ValueError, match="not finite") as error:
+    write(broken, tmp_path / "out", tokenizer, dtype="bfloat16")
+  named = [line.split()[0] for line in str(error.value).splitlines()[1:]]
+  assert sorted(named) == ["adapter.conv.bias", "adapter.linear2.weight"]
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_dtypes_are_each_tensors_own(tmp_path, params, tokenizer):
+  mixed = {**params, "encoder": jax.tree.map(_bfloat16, params["encoder"])}
+  write(mixed, tmp_path / "out", tokenizer, dtype="keep")
+  arrays = _load(tmp_path / "out" / "model-00001-of-00001.safetensors")
+  for key, array in arrays.items():
+    wanted = ml_dtypes.bfloat16 if key.startswith("encoder.") else np.float32
+    assert array.dtype == wanted, key
+  config = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert config["text_config"]["torch_dtype"] == "bfloat16"  # 25 of its 45 leaves
+
+
+def _bfloat16(leaf):
+  return leaf.astype(ml_dtypes.bfloat16)
+
+
+def test_an_object_store_gets_its_files_when_they_are_whole(tmp_path, monkeypatch):
+  """There a file cannot be written out of order: it is copied from a local one."""
+  target = epath.Path(tmp_path)
+  monkeypatch.setattr(type(target), "__str__", lambda self: "gs://somewhere")
+  with export_lib._local(target) as room:
+    assert room != tmp_path
+    (room / "a.safetensors").write_bytes(b"weights")
+    assert list(tmp_path.iterdir()) == []
+  monkeypatch.undo()
+  assert (tmp_path / "a.safetensors").read_bytes() == b"weights"
+  assert not room.exists()

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
 import soundfile
+import tokenizers
 import transformers
 
 from stepaudio_jax.audio import io as audio_io
@@ -234,6 +236,14 @@ def test_audio_sources(processor, tmp_path):
     ({"type": "audio", "audio": sound(999), "sampling_rate": 8000}, "at 8000 Hz"),
     ({"type": "audio", "audio": np.zeros((2, 999))}, r"\(2, 999\)"),
     ({"type": "audio"}, "audio without path"),
+    ({"type": "audio", "audio": np.zeros(999, np.int16)}, "mono floats.*int16"),
+    ({"type": "audio", "audio": np.full(999, np.nan)}, "NaN or infinite.*first at 0"),
+    ({"type": "audio", "audio": sound(16_000), "end_s": 1.02}, "1.02 s of audio of 1"),
+    (
+      {"type": "audio", "audio": sound(16_000), "start_s": 1, "end_s": 1},
+      "start < end",
+    ),
+    ({"type": "audio_url", "audio_url": "x"}, "audio_url is not text or audio"),
   ],
 )
 def test_unusable_audio_is_an_error(processor, part, match):
@@ -253,6 +263,41 @@ def test_unusable_audio_is_an_error(processor, part, match):
 def test_unusable_messages_are_an_error(processor, message, match):
   with pytest.raises(Exception, match=match):
     processor.apply_chat_template([message], tokenize=False)
+
+
+@pytest.mark.parametrize(
+  ("messages", "match"),
+  [
+    ([], "no messages"),
+    ([[]], "no messages"),
+    ([{"role": "human"}], "not None: role 'human'"),
+  ],
+)
+def test_nothing_to_read_is_an_error(processor, messages, match):
+  with pytest.raises(ValueError, match=match):
+    processor(messages)
+
+
+def test_a_template_that_leaves_clips_out_is_an_error(folder):
+  """A chat template of somebody else must not drop audio."""
+  deaf = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+  deaf.chat_template = "{% for m in messages %}<|BOT|>{{ m.role }}<|EOT|>{% endfor %}"
+  message = {"role": "human", "content": [{"type": "audio", "audio": sound(999)}]}
+  with pytest.raises(ValueError, match="0 places for 1 clips"):
+    deaf([message])
+
+
+def test_a_tokenizer_without_the_markers_is_refused(processor):
+  document = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+  names = ("<audio_start>", "<|BOT|>")
+  document["added_tokens"] = [
+    row for row in document["added_tokens"] if row["content"] not in names
+  ]
+  engine = tokenizers.Tokenizer.from_str(json.dumps(document))
+  bare = transformers.PreTrainedTokenizerFast(tokenizer_object=engine)
+  bare.chat_template = processor.chat_template
+  with pytest.raises(ValueError, match=r"lacks .*'<\|BOT\|>', '<audio_start>'"):
+    type(processor)(bare)
 
 
 def test_tokenizer_of_the_export_decodes_as_ours(processor, tokenizer):

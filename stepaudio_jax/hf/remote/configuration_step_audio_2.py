@@ -65,6 +65,9 @@ class StepAudio2Config(PretrainedConfig):
       text_config = Qwen2Config(**fields)
     if not isinstance(audio_encoder_config, StepAudio2EncoderConfig):
       audio_encoder_config = StepAudio2EncoderConfig(**(audio_encoder_config or {}))
+    # Old releases mask by a window that published files name and never use.
+    if not text_config.use_sliding_window:
+      text_config.sliding_window = None
     self.text_config = text_config
     self.audio_encoder_config = audio_encoder_config
     self.audio_start_id = audio_start_id
@@ -73,3 +76,8 @@ class StepAudio2Config(PretrainedConfig):
     # Old releases tie lm_head to the embeddings unless told otherwise.
     kwargs["tie_word_embeddings"] = False
     super().__init__(**kwargs)
+
+  @property
+  def sliding_window(self):
+    """The decoder's; where old releases make the mask of a static cache."""
+    return self.text_config.sliding_window

@@ -119,6 +119,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
   _supports_sdpa = True
   _supports_cache_class = True
   _supports_static_cache = True
+  _auto_class = "AutoModelForCausalLM"  # else 4.49 saves the weights without this file
 
   def __init__(self, config):
     super().__init__(config)
@@ -180,6 +181,8 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
       labels: [B, T], −100 where nothing is predicted; the shift happens here.
       logits_to_keep: only so many last positions (0: all).
     """
+    if (input_ids is None) == (inputs_embeds is None):
+      raise ValueError("give input_ids or inputs_embeds, one of the two")
     if inputs_embeds is None:
       inputs_embeds = self._embed(input_ids, wavs, wav_lens, _seen(past_key_values))
     elif wavs is not None:
@@ -212,6 +215,9 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     A cache may exist, empty, before that step, or hold earlier turns: neither says
     whether this step has audio. Newer releases say so (`is_first_iteration`); in
     older ones a step longer than one token is a prompt.
+
+    Raises:
+      ValueError: a prompt is padded on the right.
     """
     inputs = super().prepare_inputs_for_generation(
       input_ids, past_key_values=past_key_values, **kwargs
@@ -221,6 +227,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
       ids = inputs.get("input_ids")
       first = ids is not None and ids.shape[1] > 1
     if first:
+      _check_padding(kwargs.get("attention_mask"))
       inputs["wavs"], inputs["wav_lens"] = wavs, wav_lens
     return inputs
 
@@ -268,19 +275,25 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
   def _check_runs(self, runs, wav_lens):
     if wav_lens is None:
       raise ValueError("wavs need wav_lens, the valid frames of each clip")
-    found = [(row, length) for row, lengths in enumerate(runs) for length in lengths]
+    places = [
+      (row, run) for row, lengths in enumerate(runs) for run in range(len(lengths))
+    ]
     wanted = self.audio_token_counts(wav_lens).tolist()
-    if len(found) != len(wanted):
-      raise ValueError(
-        f"{len(wanted)} clips but {len(found)} runs of audio patches in input_ids; "
-        f"patches by row: {runs}, tokens by clip: {wanted}"
-      )
-    for clip, ((row, length), tokens) in enumerate(zip(found, wanted, strict=True)):
-      if length != tokens:
+    for clip, ((row, run), tokens) in enumerate(zip(places, wanted, strict=False)):
+      if runs[row][run] != tokens:
         raise ValueError(
           f"clip {clip} gives {tokens} audio tokens but row {row} of input_ids has "
-          f"{length} patches for it"
+          f"{runs[row][run]} patches for it ({_counted(wanted, runs)})"
         )
+    if len(wanted) > len(places):
+      raise ValueError(
+        f"clip {len(places)} has no place in input_ids: {_counted(wanted, runs)}"
+      )
+    if len(wanted) < len(places):
+      row, run = places[len(wanted)]
+      raise ValueError(
+        f"no clip for run {run} of row {row} of input_ids: {_counted(wanted, runs)}"
+      )
 
   def _check_clips(self, wavs, wav_lens):
     audio = self.config.audio_encoder_config
@@ -306,6 +319,25 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
 def _seen(past_key_values):
   """Tokens in the cache."""
   return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+def _counted(wanted, runs):
+  found = sum(len(lengths) for lengths in runs)
+  return (
+    f"{len(wanted)} clips but {found} runs of audio patches in input_ids; patches by "
+    f"row: {runs}, tokens by clip: {wanted}"
+  )
+
+
+def _check_padding(attention_mask):
+  """The next token is read off the last position, which must not be padding."""
+  if attention_mask is None or attention_mask.ndim != 2:
+    return
+  rows = (attention_mask[:, -1] == 0).nonzero()[:, 0].tolist()
+  if rows:
+    raise ValueError(
+      f"rows {rows} are padded on the right; generate() needs padding on the left"
+    )
 
 
 def _next_token_loss(logits, labels):

@@ -38,6 +38,7 @@ MARKERS = ("<|BOT|>", "<|EOT|>", "<audio_start>", "<audio_end>", CLIP)
 HIDDEN = {marker: chr(0xFDD0 + i) for i, marker in enumerate(MARKERS)}
 AUDIO_TYPES = ("audio", "input_audio")
 SOURCES = ("path", "bytes", "audio")  # of a part of type "audio"
+SPAN_SLACK_S = 0.01  # a span may end so far past the file: annotations are rounded
 # What a reply starts from is tokenised apart from the reply, here as in generation.
 OPENING = re.compile("(assistant\n<think>\n(?:\n</think>\n)?)")
 
@@ -79,6 +80,10 @@ def read(part):
   """Mono 16 kHz samples of a content part: path, bytes, base64 or an array.
 
   Several channels become their mean; a span is cut before it is resampled.
+
+  Raises:
+    ValueError: no source, not mono floats at 16 kHz in an array, samples that are not
+      finite, or a span that is empty or outside the audio.
   """
   given = [part[key] for key in SOURCES if part.get(key) is not None]
   source = given[0] if given else None
@@ -90,15 +95,34 @@ def read(part):
   elif source is None:
     raise ValueError(f"audio without path, bytes, audio or input_audio: {sorted(part)}")
   else:
-    samples = np.asarray(source, np.float32)
-    if rate != SAMPLE_RATE or samples.ndim != 1:
+    samples = np.asarray(source)
+    floats = np.issubdtype(samples.dtype, np.floating)
+    if rate != SAMPLE_RATE or samples.ndim != 1 or not floats:
       raise ValueError(
-        f"an array must be mono at {SAMPLE_RATE} Hz, not {samples.shape} at {rate} Hz"
+        f"an array must be mono floats of full scale ±1 at {SAMPLE_RATE} Hz, not "
+        f"{samples.dtype} {samples.shape} at {rate} Hz"
       )
-  start, end = part.get("start_s"), part.get("end_s")
-  last = len(samples) if end is None else round(end * rate)
-  samples = samples[round((start or 0) * rate) : last]
+    samples = samples.astype(np.float32)
+  if not np.isfinite(samples).all():
+    raise ValueError(f"NaN or infinite samples, the first at {_first_bad(samples)}")
+  samples = _span(samples, rate, part.get("start_s"), part.get("end_s"))
   return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
+
+
+def _first_bad(samples):
+  return int(np.argmin(np.isfinite(samples)))
+
+
+def _span(samples, rate, start_s, end_s):
+  """Samples from start_s to end_s; None is the audio's own start or end."""
+  total_s = len(samples) / rate
+  start, end = start_s or 0, total_s if end_s is None else end_s
+  if not 0 <= start < end <= total_s + SPAN_SLACK_S:  # NaN is refused as well
+    raise ValueError(
+      f"span {start} s to {end} s of audio of {total_s} s: 0 <= start < end is needed, "
+      "within it"
+    )
+  return samples[round(start * rate) : round(end * rate)]
 
 
 def _decoded(source):
@@ -115,7 +139,11 @@ class StepAudio2Processor(ProcessorMixin):
 
   def __init__(self, tokenizer=None, chat_template=None):
     super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
-    self._ids = {name: tokenizer.convert_tokens_to_ids(name) for name in MARKERS}
+    vocabulary = tokenizer.get_vocab()
+    missing = [name for name in MARKERS if name not in vocabulary]
+    if missing:
+      raise ValueError(f"the tokenizer lacks the special tokens {missing}")
+    self._ids = {name: vocabulary[name] for name in MARKERS}
     # Text between markers is encoded by an engine that knows no special token, so
     # that nobody can type one.
     document = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -129,7 +157,13 @@ class StepAudio2Processor(ProcessorMixin):
     {"type": "audio", "path" | "bytes" | "audio": 16 kHz samples, "start_s", "end_s"}.
     Rows are padded on the left, as generate() wants them. Without `enable_thinking`
     the prompt holds an empty thought and the reply is the answer alone.
+
+    Raises:
+      ValueError: nothing to read, a message that is malformed, audio that cannot be
+        used, or a chat template that leaves a clip out.
     """
+    if not messages or not all(messages):
+      raise ValueError("no messages: a dialogue is a list of one or more")
     batch = [messages] if isinstance(messages[0], dict) else messages
     sounds = [[clips(read(p)) for p in _audio_parts(row)] for row in batch]
     rows = [
@@ -189,9 +223,14 @@ class StepAudio2Processor(ProcessorMixin):
       enable_thinking,
       tokenize=False,
     )
+    pieces = re.split("(" + "|".join(map(re.escape, MARKERS)) + ")", rendered)
+    if pieces.count(CLIP) != len(sounds):
+      raise ValueError(
+        f"the chat template has {pieces.count(CLIP)} places for {len(sounds)} clips"
+      )
     waiting = iter(sounds)
     ids = []
-    for piece in re.split("(" + "|".join(map(re.escape, MARKERS)) + ")", rendered):
+    for piece in pieces:
       if piece == CLIP:
         ids += [i for clip in next(waiting) for i in self._clip_ids(clip)]
       elif piece in MARKERS:
@@ -214,8 +253,27 @@ class StepAudio2Processor(ProcessorMixin):
 
 
 def _audio_parts(messages):
-  contents = [m["content"] for m in messages if isinstance(m["content"], list)]
-  return [part for parts in contents for part in parts if part["type"] in AUDIO_TYPES]
+  contents = [_content(m) for m in messages]
+  parts = [
+    part for content in contents if isinstance(content, list) for part in content
+  ]
+  wrong = [part for part in parts if part.get("type") not in ("text", *AUDIO_TYPES)]
+  if wrong:
+    raise ValueError(
+      f"content type {wrong[0].get('type')} is not text or audio; a clip is of type "
+      f"{' or '.join(AUDIO_TYPES)}"
+    )
+  return [part for part in parts if part["type"] in AUDIO_TYPES]
+
+
+def _content(message):
+  content = message.get("content")
+  if not isinstance(content, (str, list)):
+    raise ValueError(
+      f"the content of a message is text or a list of parts, not {content!r}: "
+      f"role {message.get('role')!r}"
+    )
+  return content
 
 
 def _without_audio(message):

@@ -1,0 +1,69 @@
+"""Copies between memory layouts, as fast as one core reads memory.
+
+Where rows become columns, numpy's own loop misses the cache at every element; by blocks
+it is three times as fast.
+"""
+
+import ml_dtypes
+import numpy as np
+
+# Of a block, along the target's nearest neighbours and along the source's.
+_FAST, _SLOW = 16, 2048
+_SOME = 2**18
+# All bits of the exponent set: infinite or no number.
+_EXPONENT = {
+  np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
+  np.dtype(np.float16): (np.uint16, 0x7C00),
+  np.dtype(np.float32): (np.uint32, 0x7F800000),
+}
+
+
+def copy(to: np.ndarray, source: np.ndarray) -> None:
+  """`to[...] = source`, cast to the dtype of `to`; any two layouts of one shape."""
+  assert to.shape == source.shape, (to.shape, source.shape)
+  if source.dtype != to.dtype:
+    source = source.astype(to.dtype)
+  # bfloat16 is a dtype of its own to numpy, and copied element by element.
+  unsigned = np.dtype(f"u{to.dtype.itemsize}")
+  _copy(to.view(unsigned), source.view(unsigned))
+
+
+def _copy(to: np.ndarray, source: np.ndarray) -> None:
+  to, source = _merged(to, source)
+  fast, slow = (
+    min(range(x.ndim), key=lambda axis: x.strides[axis], default=0)
+    for x in (to, source)
+  )
+  if fast == slow:
+    to[...] = source
+    return
+  others = [axis for axis in range(to.ndim) if axis not in (fast, slow)]
+  if others:
+    for i in range(to.shape[others[0]]):
+      index = (slice(None),) * others[0] + (i,)
+      _copy(to[index], source[index])
+    return
+  sides = {fast: _FAST, slow: _SLOW}
+  for i in range(0, to.shape[0], sides[0]):
+    for j in range(0, to.shape[1], sides[1]):
+      block = slice(i, i + sides[0]), slice(j, j + sides[1])
+      to[block] = source[block]
+
+
+def _merged(to: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The same memory with fewer axes, where neighbours lie as one in both."""
+  for axis in range(to.ndim - 1):
+    length = to.shape[axis + 1]
+    if all(x.strides[axis] == x.strides[axis + 1] * length for x in (to, source)):
+      shape = (*to.shape[:axis], to.shape[axis] * length, *to.shape[axis + 2 :])
+      return _merged(to.reshape(shape), source.reshape(shape))
+  return to, source
+
+
+def finite(array: np.ndarray) -> bool:
+  """Whether every element of a contiguous array is a finite number."""
+  unsigned, exponent = _EXPONENT[array.dtype]
+  bits = array.reshape(-1).view(unsigned)
+  mask = unsigned(exponent)
+  parts = (bits[i : i + _SOME] for i in range(0, bits.size, _SOME))
+  return not any(((part & mask) == mask).any() for part in parts)

@@ -1,0 +1,153 @@
+"""The leaves of an import: each tensor is read once, straight to its place."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from stepaudio_jax.core import ahead, tree
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.hf import blocks, heads, kinds, safe, table
+from stepaudio_jax.hf.plan import Plan, Taken
+from stepaudio_jax.models import step_audio
+from stepaudio_jax.models.sizes import Size
+
+# First and last + 1 of every axis.
+_Bounds = tuple[tuple[int, int], ...]
+Split = Callable[[str, tuple[int, ...], Sequence[str | None]], Sharding]
+
+
+def sizes(plan: Plan) -> dict[str, int]:
+  """Path → bytes of every leaf, in the order of `leaves`."""
+  shapes = plan.shapes
+  return {p: math.prod(s) * plan.dtypes[p].itemsize for p, s in shapes.items()}
+
+
+def leaves(
+  plan: Plan, *, seed: int = 0, split: Split | None = None
+) -> Iterator[tuple[str, np.ndarray | jax.Array]]:
+  """(path, leaf) of the whole checkpoint; one leaf and one tensor are in memory.
+
+  Args:
+    seed: of the parts that are made anew.
+    split: how a leaf of that path, shape and logical names of axes lies on a mesh.
+
+  Raises:
+    ValueError: before anything is read, with all that `split` raises.
+  """
+  shardings = _shardings(plan, split) if split is not None else {}
+  anew = dict(tree.named_leaves(_anew(plan.size, plan.fresh, seed)))
+  tensors = ahead.ahead(_tensors(plan))
+  return (
+    (path, _leaf(plan, path, shape, anew, shardings.get(path), tensors))
+    for path, shape in plan.shapes.items()
+  )
+
+
+def _shardings(plan: Plan, split: Split) -> dict[str, Sharding]:
+  boxed = step_audio.abstract_params(plan.size, boxed=True)
+  names = {}
+  flat = jax.tree_util.tree_flatten_with_path(boxed, is_leaf=_is_box)[0]
+  for path, box in flat:
+    names["/".join(key.key for key in path)] = box.names
+  found, problems = {}, []
+  for path, shape in plan.shapes.items():
+    axes = names.get(path, (None,) * len(shape))  # heads are small and on every device
+    try:
+      found[path] = split(path, shape, axes)
+    except ValueError as error:
+      problems.append(str(error))
+  if problems:
+    raise ValueError("\n  ".join(["the mesh does not fit:", *problems]))
+  return found
+
+
+def _is_box(leaf: object) -> bool:
+  return isinstance(leaf, nn.meta.AxisMetadata)
+
+
+def _anew(size: Size, parts: tuple[str, ...], seed: int) -> Params:
+  def made(key: jax.Array) -> Params:
+    params = step_audio.init_params(key, size)
+    return {part: params[part] for part in parts}
+
+  # As one program, what is not asked for is not computed.
+  return jax.jit(made)(jax.random.key(seed)) if parts else {}
+
+
+def _leaf(
+  plan: Plan,
+  path: str,
+  shape: tuple[int, ...],
+  anew: dict[str, jax.Array],
+  split: Sharding | None,
+  tensors: Iterator[np.ndarray],
+) -> np.ndarray | jax.Array:
+  whole = tuple((0, length) for length in shape)
+  bounds = {whole}
+  if split is not None:
+    indices = split.addressable_devices_indices_map(shape).values()
+    bounds = {_bounds(index, shape) for index in indices}
+  dtype = plan.dtypes[path]
+  buffers = {each: np.empty([b - a for a, b in each], dtype) for each in bounds}
+  if path in plan.heads:
+    _distribute(buffers, heads.leaf(path, plan.heads[path]), ())
+  elif path in anew:
+    _distribute(buffers, np.asarray(anew[path]), ())
+  for taken in plan.taken.get(path, ()):
+    tensor = next(tensors)
+    layer = () if taken.entry.layer is None else (taken.entry.layer,)
+    _distribute(buffers, table.ours(tensor, taken.entry, plan.size), layer)
+  if split is None:
+    return buffers[whole]
+  return jax.make_array_from_callback(
+    shape, split, lambda index: buffers[_bounds(index, shape)]
+  )
+
+
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> _Bounds:
+  whole = (each.indices(length) for each, length in zip(index, shape, strict=True))
+  return tuple((start, stop) for start, stop, _ in whole)
+
+
+def _distribute(
+  buffers: dict[_Bounds, np.ndarray], array: np.ndarray, layer: tuple[int, ...]
+) -> None:
+  """Puts what each buffer covers of `array`, one layer or the whole leaf, there."""
+  for bounds, buffer in buffers.items():
+    ahead, rest = bounds[: len(layer)], bounds[len(layer) :]
+    if all(a <= i < b for (a, b), i in zip(ahead, layer, strict=True)):
+      place = tuple(i - a for (a, _), i in zip(ahead, layer, strict=True))
+      blocks.copy(buffer[place], array[tuple(slice(a, b) for a, b in rest)])
+
+
+def _tensors(plan: Plan) -> Iterator[np.ndarray]:
+  """Every tensor in the order in which leaves want them; each lives for two steps."""
+  scratches = itertools.cycle((safe.Scratch(), safe.Scratch()))
+  for path in plan.shapes:
+    for taken in plan.taken.get(path, ()):
+      yield _tensor(taken, plan.dtypes[path], next(scratches))
+
+
+def _tensor(taken: Taken, dtype: np.dtype, scratch: safe.Scratch) -> np.ndarray:
+  """The tensor; Qwen's vocabulary padded, its new rows the mean of the trained ones."""
+  tensor = taken.tensor.read(scratch)
+  if not taken.kind.extended or taken.entry.row.theirs != "V D":
+    return tensor
+  trained = tensor[: kinds.FIRST_NEW_ROW]
+  out = np.empty((kinds.PADDED_VOCABULARY, tensor.shape[1]), dtype)
+  blocks.copy(out[: len(trained)], trained)
+  out[len(trained) :] = _mean(trained).astype(dtype)
+  return out
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+  """Over the rows, in float64, a few at a time."""
+  total = np.zeros(rows.shape[1])
+  for start, stop in itertools.pairwise([*range(0, len(rows), 4096), len(rows)]):
+    total += rows[start:stop].astype(np.float32).sum(axis=0, dtype=np.float64)
+  return total / len(rows)
