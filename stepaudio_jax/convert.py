@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from absl import logging as absl_logging
 from etils import epath
 
 from stepaudio_jax import checkpoint, logs, sharding
@@ -282,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   action = arguments.pop("action")
   if action == "import" and not (arguments["to"] or arguments["dry_run"]):
     parsing.error("import needs --to, or --dry-run")
+  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns of what is meant
   with errors.readable(f"convert {action}"):
     if action == "import":
       import_(**arguments)

@@ -20,6 +20,7 @@ _PLACE = pytest.StashKey[tuple[bool, int]]()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own reads the groups
 def pytest_collection_modifyitems(items):
   """Two workers share no fixture and no compiled program: a file is one's alone.
 

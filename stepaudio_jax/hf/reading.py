@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from stepaudio_jax.core import ahead, tree
+from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, heads, kinds, safe, table
 from stepaudio_jax.hf.plan import Plan, Taken
@@ -41,9 +41,9 @@ def leaves(
   """
   shardings = _shardings(plan, split) if split is not None else {}
   anew = dict(tree.named_leaves(_anew(plan.size, plan.fresh, seed)))
-  tensors = ahead.ahead(_tensors(plan))
+  scratch = safe.Scratch()
   return (
-    (path, _leaf(plan, path, shape, anew, shardings.get(path), tensors))
+    (path, _leaf(plan, path, shape, anew, shardings.get(path), scratch))
     for path, shape in plan.shapes.items()
   )
 
@@ -85,7 +85,7 @@ def _leaf(
   shape: tuple[int, ...],
   anew: dict[str, jax.Array],
   split: Sharding | None,
-  tensors: Iterator[np.ndarray],
+  scratch: safe.Scratch,
 ) -> np.ndarray | jax.Array:
   whole = tuple((0, length) for length in shape)
   bounds = {whole}
@@ -99,7 +99,7 @@ def _leaf(
   elif path in anew:
     _distribute(buffers, np.asarray(anew[path]), ())
   for taken in plan.taken.get(path, ()):
-    tensor = next(tensors)
+    tensor = _tensor(taken, dtype, scratch)
     layer = () if taken.entry.layer is None else (taken.entry.layer,)
     _distribute(buffers, table.ours(tensor, taken.entry, plan.size), layer)
   if split is None:
@@ -123,14 +123,6 @@ def _distribute(
     if all(a <= i < b for (a, b), i in zip(ahead, layer, strict=True)):
       place = tuple(i - a for (a, _), i in zip(ahead, layer, strict=True))
       blocks.copy(buffer[place], array[tuple(slice(a, b) for a, b in rest)])
-
-
-def _tensors(plan: Plan) -> Iterator[np.ndarray]:
-  """Every tensor in the order in which leaves want them; each lives for two steps."""
-  scratches = itertools.cycle((safe.Scratch(), safe.Scratch()))
-  for path in plan.shapes:
-    for taken in plan.taken.get(path, ()):
-      yield _tensor(taken, plan.dtypes[path], next(scratches))
 
 
 def _tensor(taken: Taken, dtype: np.dtype, scratch: safe.Scratch) -> np.ndarray:

@@ -10,12 +10,10 @@ P encoder positions, k conv taps.
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from stepaudio_jax.core import tree
-from stepaudio_jax.core.types import Params
 from stepaudio_jax.models.sizes import Size
 
 PARTS = ("encoder", "adaptor", "decoder")
@@ -193,17 +191,6 @@ def ours(tensor: np.ndarray, entry: Entry, size: Size) -> np.ndarray:
   letters, length = entry.row.theirs.replace(" ", ""), axes(size, entry.row.path)
   split = tensor.reshape([length[letter] for letter in letters])
   return split.transpose([letters.index(letter) for letter in entry.row.ours])
-
-
-def tensors(params: Params, size: Size) -> Iterator[tuple[str, np.ndarray]]:
-  """Our parameters as torch tensors (numpy, dtype kept), in packing order.
-
-  Raises:
-    ValueError: at once, listing every path missing, unknown or of another shape.
-  """
-  leaves = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(params)}
-  check({path: leaf.shape for path, leaf in leaves.items()}, size)
-  return ((entry.key, theirs(leaves[entry.row.path], entry)) for entry in entries(size))
 
 
 def check(found: Mapping[str, tuple[int, ...]], size: Size) -> None:

@@ -85,7 +85,7 @@ def test_rounding_is_measured(folder, half, params):
   report = checked(folder, half)
   errors = {
     key: np.abs(array - array.astype(BF16).astype(np.float32)).max()
-    for key, array in table.tensors(params, exports.SIZE)
+    for key, array in directories.torch_tensors(params, exports.SIZE).items()
   }
   assert report["max_abs_key"] == max(errors, key=errors.get)
   assert report["max_abs"] == max(errors.values()) > 0
