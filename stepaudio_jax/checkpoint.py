@@ -19,11 +19,11 @@ from stepaudio_jax.core import ahead, files, tree
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.models import sizes
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.models.step_audio import PARTS
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 FOLDER = "checkpoints"
-PARTS = ("encoder", "adaptor", "decoder")
 REWARD_PARTS = (*PARTS, "rewards")
 _MODEL = "model.json"
 _TOKENIZER = "tokenizer"

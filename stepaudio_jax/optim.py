@@ -7,6 +7,7 @@ from optax import contrib
 
 from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Params
+from stepaudio_jax.models.step_audio import PARTS
 
 KEYS = (
   *("name", "lr", "schedule", "warmup_steps"),
@@ -92,7 +93,7 @@ def _matrix_axes(params: Params) -> Params:
 
   def axes(path, leaf):
     *rooms, name = [key.key for key in path]
-    if name != "kernel" or not {"encoder", "adaptor", "decoder"} & set(rooms):
+    if name != "kernel" or not {*PARTS} & set(rooms):
       return None
     if rooms[-1] == "head":
       return None

@@ -42,6 +42,12 @@ def our_shapes(width: int, dimensions: int) -> dict[str, tuple[int, ...]]:
   return {row.path: tuple(length[axis] for axis in row.ours) for row in ROWS}
 
 
+def their_shapes(width: int, dimensions: int) -> dict[str, tuple[int, ...]]:
+  """Key → torch shape of every tensor."""
+  length = {"D": width, "C": dimensions}
+  return {row.key: tuple(length[axis] for axis in row.theirs.split()) for row in ROWS}
+
+
 @dataclasses.dataclass(frozen=True)
 class Heads:
   """Heads to write.
@@ -90,19 +96,16 @@ def opened(
   problems += new
   if not row or wrong or new:
     return {}, {}
-  count = len(row["dimensions"])
-  wanted = {
-    r.key: (r, tuple({"C": count, "D": width}[a] for a in r.theirs.split()))
-    for r in ROWS
-  }
+  wanted = their_shapes(width, len(row["dimensions"]))
   problems += [f"{WEIGHTS}: missing tensor {key}" for key in wanted if key not in found]
   problems += [f"{WEIGHTS}: unknown tensor {key}" for key in found if key not in wanted]
   tensors = {}
-  for key, (head, shape) in wanted.items():
-    if key in found and found[key].shape != shape:
-      problems.append(f"{WEIGHTS}: {key} is {found[key].shape}, not {shape}")
-    elif key in found:
-      tensors[head.path] = found[key]
+  for head in ROWS:
+    tensor, shape = found.get(head.key), wanted[head.key]
+    if tensor is not None and tensor.shape != shape:
+      problems.append(f"{WEIGHTS}: {head.key} is {tensor.shape}, not {shape}")
+    elif tensor is not None:
+      tensors[head.path] = tensor
   return tensors, {name: row[name] for name in ("dimensions", "dims_on_thought")}
 
 

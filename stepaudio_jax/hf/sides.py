@@ -112,9 +112,8 @@ def held(
   for row in heads.ROWS:
     if not dimensions or row.path not in held.shapes:
       continue
-    length = {"D": size.width, "C": len(dimensions)}
     entries[row.key] = Entry(row.key, row, None)
-    shapes[row.key] = tuple(length[axis] for axis in row.theirs.split())
+    shapes[row.key] = heads.their_shapes(size.width, len(dimensions))[row.key]
   leaf = {key: entry.row.path for key, entry in entries.items()}
   for name in held.shapes.keys() - set(leaf.values()):
     shapes[name], leaf[name] = held.shapes[name], name

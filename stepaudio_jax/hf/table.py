@@ -15,8 +15,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from stepaudio_jax.models.sizes import Size
-
-PARTS = ("encoder", "adaptor", "decoder")
+from stepaudio_jax.models.step_audio import PARTS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from stepaudio_jax.models.audio_encoder import AudioEncoder
 from stepaudio_jax.models.decoder import Cache, Decoder
 from stepaudio_jax.models.sizes import Size
 
+PARTS = ("encoder", "adaptor", "decoder")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -147,7 +148,7 @@ def boxed_params(rng: Array, size: Size) -> Params:
 
 
 def init_params(rng: Array, size: Size) -> Params:
-  """Fresh float32 parameters: {"encoder", "adaptor", "decoder"}, plain nested dicts."""
+  """Fresh float32 parameters of all `PARTS`, plain nested dicts."""
   return nn.meta.unbox(boxed_params(rng, size))
 
 

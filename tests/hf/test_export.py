@@ -17,7 +17,7 @@ from stepaudio_jax.hf import export as export_lib
 from stepaudio_jax.hf import files, table
 from stepaudio_jax.models import sizes
 from stepaudio_jax.text.tokenizer import Special
-from tests.hf import exports
+from tests.hf import exports, published_7b
 
 PUBLISHED = Special(
   bot=151666,
@@ -56,34 +56,8 @@ def test_published_config_has_exactly_the_published_keys():
       "AutoModelForCausalLM": "modeling_step_audio_2.StepAudio2ForCausalLM",
     },
     "model_type": "step_audio_2",
-    "text_config": {
-      "hidden_size": 3584,
-      "intermediate_size": 18944,
-      "num_attention_heads": 28,
-      "num_attention_groups": 4,
-      "num_key_value_heads": 4,
-      "num_hidden_layers": 28,
-      "max_seq_len": 16384,
-      "vocab_size": 158720,
-      "rms_norm_eps": 1e-6,
-      "eos_token_id": 151643,
-      "pad_token_id": 151643,
-      "rope_theta": 1000000.0,
-      "max_position_embeddings": 16384,
-      "rope_scaling": None,
-      "torch_dtype": "bfloat16",
-    },
-    "audio_encoder_config": {
-      "n_mels": 128,
-      "n_audio_ctx": 1500,
-      "n_audio_state": 1280,
-      "n_audio_head": 20,
-      "n_audio_layer": 32,
-      "n_codebook_size": 4096,
-      "llm_dim": 3584,
-      "kernel_size": 3,
-      "adapter_stride": 2,
-    },
+    "text_config": published_7b.TEXT,
+    "audio_encoder_config": published_7b.AUDIO | {"llm_dim": 3584},
   }
   r1 = files.config(sizes.size("step_audio_r1"), PUBLISHED, "bfloat16")
   assert r1["text_config"]["rms_norm_eps"] == 1e-5

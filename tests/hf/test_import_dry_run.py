@@ -11,36 +11,9 @@ import pytest
 
 from stepaudio_jax import convert
 from stepaudio_jax.text import tokenizer
-from tests.hf import directories
+from tests.hf import directories, published_7b
 
-AUDIO = {
-  "n_mels": 128,
-  "n_audio_ctx": 1500,
-  "n_audio_state": 1280,
-  "n_audio_head": 20,
-  "n_audio_layer": 32,
-  "n_codebook_size": 4096,
-  "kernel_size": 3,
-  "adapter_stride": 2,
-}
-MINI = {
-  "hidden_size": 3584,
-  "intermediate_size": 18944,
-  "num_attention_heads": 28,
-  "num_attention_groups": 4,
-  "num_key_value_heads": 4,
-  "num_hidden_layers": 28,
-  "max_seq_len": 16384,
-  "vocab_size": 158720,
-  "rms_norm_eps": 1e-6,
-  "eos_token_id": 151643,
-  "pad_token_id": 151643,
-  "rope_theta": 1000000.0,
-  "max_position_embeddings": 16384,
-  "rope_scaling": None,
-  "torch_dtype": "bfloat16",
-}
-R1 = MINI | {
+R1 = published_7b.TEXT | {
   "hidden_size": 5120,
   "intermediate_size": 27648,
   "num_attention_heads": 40,
@@ -93,7 +66,7 @@ def shapes(text: dict) -> dict[str, tuple[int, ...]]:
 def full_size(folder, text, names):
   """config, index, tokenizer and files with headers before holes."""
   folder.mkdir()
-  audio = AUDIO | {"llm_dim": text["hidden_size"]}
+  audio = published_7b.AUDIO | {"llm_dim": text["hidden_size"]}
   config = {"model_type": "step_audio_2", "text_config": text}
   (folder / "config.json").write_text(
     json.dumps(config | {"audio_encoder_config": audio})
@@ -119,7 +92,7 @@ def full_size(folder, text, names):
   ("text", "names", "keys", "parameters", "bytes_"),
   [
     (
-      MINI,
+      published_7b.TEXT,
       [f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)],
       832,
       8_315_179_264,
@@ -155,7 +128,7 @@ def test_published_models_map_whole(
 
 
 def test_what_is_missing_and_what_is_left_over_is_counted(tmp_path, capsys):
-  small = MINI | {"num_hidden_layers": 1}
+  small = published_7b.TEXT | {"num_hidden_layers": 1}
   folder = full_size(tmp_path / "hf", small, ["model-00001-of-00001.safetensors"])
   config = json.loads((folder / "config.json").read_text())
   config["text_config"]["num_hidden_layers"] = 2
@@ -171,6 +144,8 @@ def test_what_is_missing_and_what_is_left_over_is_counted(tmp_path, capsys):
 
 
 def test_a_mesh_that_does_not_divide_is_told_in_a_dry_run(tmp_path):
-  folder = full_size(tmp_path / "hf", MINI, ["model-00001-of-00001.safetensors"])
+  folder = full_size(
+    tmp_path / "hf", published_7b.TEXT, ["model-00001-of-00001.safetensors"]
+  )
   with pytest.raises(ValueError, match="does not fit 1 devices"):
     convert.import_([folder], None, dry_run=True, mesh="fsdp=2")
