@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from configs import prealign, reward_model, rlhf, rlvr, sft
 from experiments import report
 from experiments.stages import Stages
-from stepaudio_jax import checkpoint, evaluate, generate, train, train_rl
+from stepaudio_jax import evaluate, generate, train, train_rl, workdirs
 from stepaudio_jax.data.world import build, preferences, prompts, raters
 from stepaudio_jax.hf import export
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -188,7 +188,7 @@ def evaluation(d: Path, smoke: bool) -> None:
 def hugging_face(d: Path) -> None:
   """DIR/export/<policy>, a Hugging Face directory each."""
   for policy in POLICIES:
-    model = checkpoint.load_model(d / policy)
+    model = workdirs.load_model(d / policy)
     result = json.loads((d / "evaluation" / policy / "world.json").read_text())
     scores = {
       f"{task}, accuracy on {row['n']} held-out dialogues": round(row["accuracy"], 3)
@@ -198,7 +198,7 @@ def hugging_face(d: Path) -> None:
     if folder.exists():  # whole, since an export is renamed when it is whole
       shutil.rmtree(folder)
     export.export(
-      model.params,
+      export.Weights.of(model.params),
       model.size,
       folder,
       tokenizer=model.tokenizer,

@@ -19,8 +19,8 @@ from typing import Any
 from absl import logging as absl_logging
 from etils import epath
 
-from stepaudio_jax import checkpoint, logs, sharding
-from stepaudio_jax.core import ahead, errors, files
+from stepaudio_jax import logs, sharding, workdirs
+from stepaudio_jax.core import ahead, errors, files, storage
 from stepaudio_jax.hf import (
   card,
   export,
@@ -84,10 +84,10 @@ def import_(
     "left_out": sum(count.left_out for count in made.counts.values()),
   }
   with files.folder_aside(to) as aside:
-    checkpoint.save_leaves(aside, reading.sizes(made), leaves)
-    checkpoint.describe(aside, made.size, made.tokenizer)
+    storage.save_leaves(aside, reading.sizes(made), leaves)
+    workdirs.describe(aside, made.size, made.tokenizer)
     if made.heads:
-      checkpoint.describe_rewards(aside, **made.described)
+      workdirs.describe_rewards(aside, **made.described)
     manifest = logs.manifest({"seed": seed}) | {"import": record}
     logs.write_json(aside / "manifest.json", manifest)
   return made
@@ -127,8 +127,8 @@ def export_(
     FileNotFoundError: there is no checkpoint, or no tokenizer.
     ValueError: see `export.export`.
   """
-  step, size = checkpoint.step_folder(source), checkpoint.load_size(source)
-  held, described = checkpoint.Leaves(source), checkpoint.reward_dimensions(source)
+  step, size = storage.step_folder(source), workdirs.load_size(source)
+  held, described = storage.Leaves(source), workdirs.reward_dimensions(source)
   lacking = [path for path in table.our_shapes(size) if path not in held.shapes]
   if lacking:
     parts = sorted({path.split("/")[0] for path in lacking})
@@ -144,13 +144,13 @@ def export_(
   if described:
     leaves = dict(held.read(row.path for row in heads.ROWS))
     found = heads.Heads(leaves, described)
-  export.write(
+  export.export(
     weights,
     size,
     to,
     tokenizer=tokenizers.load(tokenizer)
     if tokenizer
-    else checkpoint.load_tokenizer(source),
+    else workdirs.load_tokenizer(source),
     card=card.of_run(
       step.parent.parent,
       step.name,
@@ -172,12 +172,12 @@ def side(path: epath.PathLike) -> sides.Side:
     ValueError: it is no model, or with everything that is wrong in it.
   """
   try:
-    checkpoint.step_folder(path)
+    storage.step_folder(path)
   except FileNotFoundError:
     return sides.directory(path)
-  size, rewards = checkpoint.load_size(path), checkpoint.reward_dimensions(path)
+  size, rewards = workdirs.load_size(path), workdirs.reward_dimensions(path)
   dimensions = rewards.get("dimensions", ())
-  return sides.held(path, checkpoint.Leaves(path), size, dimensions)
+  return sides.held(path, storage.Leaves(path), size, dimensions)
 
 
 def check(

@@ -19,9 +19,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from stepaudio_jax import checkpoint as checkpoints
 from stepaudio_jax import evals
-from stepaudio_jax.core import entry, errors, files, recipe
+from stepaudio_jax.core import entry, errors, files, recipe, storage
 
 
 def benchmark_names() -> list[str]:
@@ -74,7 +73,7 @@ def run(
   data_folder = epath.Path(data).resolve()
   if not data_folder.is_dir():
     raise ValueError(f"there is no folder {data_folder} with the benchmarks' data")
-  step_folder = checkpoints.step_folder(checkpoint)
+  step_folder = storage.step_folder(checkpoint)
   workdir = step_folder.parent.parent
   entry.compilation_cache(workdir / "xla_cache")
   out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()

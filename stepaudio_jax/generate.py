@@ -29,9 +29,9 @@ from typing import Any, TextIO
 import jax
 from etils import epath
 
-from stepaudio_jax import checkpoint as checkpoints
+from stepaudio_jax import workdirs
 from stepaudio_jax.audio import io as audio_io
-from stepaudio_jax.core import entry, errors, files
+from stepaudio_jax.core import entry, errors, files, storage
 from stepaudio_jax.data import features, schema
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.data.schema import Audio, Dialogue
@@ -114,7 +114,7 @@ def rollouts(
   chosen = Options(**OPTIONS | options)
   if keep and not 0 <= keep[0] <= keep[1] <= chosen.samples:
     raise ValueError(f"keep={keep} is not within 0..samples={chosen.samples}")
-  step_folder = checkpoints.step_folder(checkpoint)
+  step_folder = storage.step_folder(checkpoint)
   corpus = prompts_lib.corpus(jsonl)
   talks = prompts_lib.dialogues(corpus)
   for talk in talks if keep else ():
@@ -200,11 +200,11 @@ def rollout_row(
   }
 
 
-def _loaded(folder: epath.PathLike, options: Options) -> checkpoints.Model:
+def _loaded(folder: epath.PathLike, options: Options) -> workdirs.Model:
   """The model, on the device; that it has room for such replies is checked first."""
-  options.room(checkpoints.load_size(folder).max_positions)
-  entry.compilation_cache(checkpoints.step_folder(folder).parent.parent / "xla_cache")
-  model = checkpoints.load_model(folder)
+  options.room(workdirs.load_size(folder).max_positions)
+  entry.compilation_cache(storage.step_folder(folder).parent.parent / "xla_cache")
+  model = workdirs.load_model(folder)
   return dataclasses.replace(model, params=jax.device_put(model.params))
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax import checkpoint, logs, optim, sharding, steps
+from stepaudio_jax import checkpoint, logs, optim, origins, sharding, steps, workdirs
 from stepaudio_jax.core import entry, recipe, tree
 from stepaudio_jax.core.types import Array, Params, TrainState
 from stepaudio_jax.data import hearing, loader
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   sharding.rows(c.batch_size, c.microbatches, mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
-  size = checkpoint.start_size(c.size, c.init)
+  size = origins.start_size(c.size, c.init)
   model = step_audio.named(size, c.dtype, c.remat)
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
   params = initial_params(c, model.size, tokenizer, init_key)
@@ -78,9 +78,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   if position is not None:
     batches.set_state(position)
   logs.record(workdir, c)
-  checkpoint.describe(workdir, model.size, tokenizer)
+  workdirs.describe(workdir, model.size, tokenizer)
   if "rewards" in objective.parts:
-    checkpoint.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
+    workdirs.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
@@ -152,7 +152,7 @@ def initial_params(
   wanted = jax.eval_shape(functools.partial(anew, names=parts), rng)
   # Compiled as one program, parts that are not asked for are not computed.
   fresh = jax.jit(anew, static_argnames="names")(rng, names=tuple(c.fresh))
-  loaded = checkpoint.load_params(c.init) if c.init else {}
+  loaded = workdirs.load_params(c.init) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in fresh]
   if lacking:
     raise ValueError(
@@ -261,11 +261,11 @@ OBJECTIVES = {
     encoder_is_frozen=False,
   ),
   "next_token": Objective(
-    _next_token, checkpoint.PARTS, (*_FRAMES_KEYS, "data.history", "data.pack")
+    _next_token, workdirs.PARTS, (*_FRAMES_KEYS, "data.history", "data.pack")
   ),
   "preference": Objective(
     _preference,
-    checkpoint.REWARD_PARTS,
+    workdirs.REWARD_PARTS,
     (
       *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
       *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),

@@ -20,7 +20,17 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax import checkpoint, logs, optim, policy, rl, sharding, steps
+from stepaudio_jax import (
+  checkpoint,
+  logs,
+  optim,
+  origins,
+  policy,
+  rl,
+  sharding,
+  steps,
+  workdirs,
+)
 from stepaudio_jax.core import entry, recipe
 from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
@@ -65,20 +75,20 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   mesh = sharding.mesh(c.mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   sharding.rows(c.heldout.batch_size, 1, mesh)
-  size = checkpoint.start_size(c.size, c.init)
+  size = origins.start_size(c.size, c.init)
   model = step_audio.named(size, c.dtype, c.remat)
   algorithm = rl.load(c.algorithm.name)
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
   sources = {"init": c.init, "reference": c.reference or c.init}
   sources |= {"reward_model": c.reward_model} if c.reward_model else {}
-  sources = checkpoint.pinned(workdir, sources)
-  loaded = checkpoint.load_params(sources["init"])
+  sources = origins.pinned(workdir, sources)
+  loaded = workdirs.load_params(sources["init"])
   tx = optimiser(c, algorithm)
   state = initial_state(c, loaded, tx, algorithm)
   state = jax.device_put(state, sharding.replicated(mesh))
   same = sources["reference"] == sources["init"]
-  reference = loaded if same else checkpoint.load_params(sources["reference"])
+  reference = loaded if same else workdirs.load_params(sources["reference"])
   reference = jax.device_put(_speaking(reference), sharding.replicated(mesh))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
@@ -100,7 +110,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     player(Sampling(**{**c.sampling, "samples": c.heldout.samples})),
   )
   logs.record(workdir, c)
-  checkpoint.describe(workdir, model.size, tokenizer)
+  workdirs.describe(workdir, model.size, tokenizer)
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
@@ -232,7 +242,7 @@ def judge(
     return None
   if not c.reward_model:
     raise ValueError(f"rewards {sorted(c.rewards.learned)} need a reward_model")
-  loaded = checkpoint.load_reward_model(sources["reward_model"])
+  loaded = workdirs.load_reward_model(sources["reward_model"])
   unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
   if unknown:
     raise ValueError(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs import sft
-from stepaudio_jax import checkpoint, convert, generate, train, train_rl
-from stepaudio_jax.core import tree
+from stepaudio_jax import convert, generate, origins, train, train_rl, workdirs
+from stepaudio_jax.core import storage, tree
 from stepaudio_jax.hf import hub
 from stepaudio_jax.text import tokenizer as tokenizers
 from tests import tones
@@ -41,7 +41,7 @@ def test_it_leaves_what_a_run_leaves(imported):
     "model.json",
     "tokenizer",
   ]
-  assert checkpoint.step_folder(imported).name == "0"
+  assert storage.step_folder(imported).name == "0"
   manifest = json.loads((imported / "manifest.json").read_text())
   assert manifest["import"] == {
     "sources": [{"name": str(imported.parent / "hf"), "kind": "Step-Audio"}],
@@ -56,8 +56,8 @@ def test_it_leaves_what_a_run_leaves(imported):
 def test_bfloat16_computes_as_the_same_values_in_float32(imported, tokenizer):
   """They are float32 values: rounding happens once, at the import."""
   prompts = [exports.prompt(tokenizer.special, (60, 33), seed=2)]
-  used = checkpoint.load_model(imported).params
-  masters = checkpoint.load_params(imported)
+  used = workdirs.load_model(imported).params
+  masters = workdirs.load_params(imported)
   rounded, whole = (exports.our_logits(x, prompts, 48) for x in (used, masters))
   assert whole.std() > 0.05
   np.testing.assert_allclose(rounded, whole, atol=1e-5)
@@ -65,13 +65,13 @@ def test_bfloat16_computes_as_the_same_values_in_float32(imported, tokenizer):
 
 @pytest.mark.slow
 def test_generation_says_the_same_from_both(imported, tmp_path):
-  leaves = dict(tree.named_leaves(checkpoint.load_params(imported)))
+  leaves = dict(tree.named_leaves(workdirs.load_params(imported)))
   sizes = {path: leaf.nbytes for path, leaf in leaves.items()}
-  checkpoint.save_leaves(tmp_path / "float32", sizes, iter(leaves.items()))
-  checkpoint.describe(
+  storage.save_leaves(tmp_path / "float32", sizes, iter(leaves.items()))
+  workdirs.describe(
     tmp_path / "float32",
-    checkpoint.load_size(imported),
-    checkpoint.load_tokenizer(imported),
+    workdirs.load_size(imported),
+    workdirs.load_tokenizer(imported),
   )
   tones.world(tmp_path)
   asked = {"audio": [tmp_path / "0.wav"], "prompt": "Pitch?", "seed": 3}
@@ -94,7 +94,7 @@ def sft_recipe(world, init):
 
 
 def test_training_starts_from_it_in_float32(imported, tokenizer):
-  c, size = sft_recipe(imported, imported), checkpoint.load_size(imported)
+  c, size = sft_recipe(imported, imported), workdirs.load_size(imported)
   params = train.initial_params(c, size, tokenizer, jax.random.key(0))
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
   arrays = directories.tensors()
@@ -106,12 +106,12 @@ def test_training_starts_from_it_in_float32(imported, tokenizer):
 def test_training_goes_on_from_it_with_the_files_epsilon(imported, tmp_path):
   tones.world(tmp_path)
   folder = train.run(sft_recipe(tmp_path, imported), tmp_path / "run")
-  stored = checkpoint.Leaves(folder)
+  stored = storage.Leaves(folder)
   assert set(stored.dtypes.values()) == {np.dtype(np.float32)}
-  size = checkpoint.load_size(folder)
-  assert size == checkpoint.load_size(imported)
+  size = workdirs.load_size(folder)
+  assert size == workdirs.load_size(imported)
   assert size.norm_eps == 1e-3  # the file's; no row has it
-  before, after = checkpoint.load_params(imported), checkpoint.load_params(folder)
+  before, after = workdirs.load_params(imported), workdirs.load_params(folder)
   assert tree.content_hash(before["encoder"]) == tree.content_hash(after["encoder"])
   assert tree.content_hash(before["decoder"]) != tree.content_hash(after["decoder"])
 
@@ -124,7 +124,7 @@ def test_policy_gradients_start_from_float32_too(imported):
 
   state = train_rl.initial_state(
     sft_recipe(imported, imported),
-    checkpoint.load_params(imported),
+    workdirs.load_params(imported),
     optax.adam(1e-3),
     NoCritic,
   )
@@ -133,11 +133,11 @@ def test_policy_gradients_start_from_float32_too(imported):
 
 
 def test_a_named_row_gets_what_shapes_do_not_show_from_the_start(imported):
-  row = checkpoint.start_size("tiny", imported)
+  row = origins.start_size("tiny", imported)
   assert (row.name, row.width, row.norm_eps) == ("tiny", 128, 1e-3)
-  assert checkpoint.start_size("tiny", "").norm_eps == 1e-6
+  assert origins.start_size("tiny", "").norm_eps == 1e-6
   with pytest.raises(ValueError, match="unknown size 'init'"):
-    checkpoint.start_size("init", "")
+    origins.start_size("init", "")
 
 
 def test_an_export_of_a_run_says_what_the_run_was(imported, tmp_path):
@@ -192,7 +192,7 @@ def test_an_interrupted_import_leaves_nothing(source, tmp_path, monkeypatch):
     seen.extend(path.name for path in tmp_path.iterdir())
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(convert.checkpoint, "describe", interrupt)
+  monkeypatch.setattr(convert.workdirs, "describe", interrupt)
   with pytest.raises(KeyboardInterrupt):
     convert.import_([source], tmp_path / "out")
   assert seen == ["out.partial"]

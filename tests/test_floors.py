@@ -12,8 +12,8 @@ FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
   {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
-  | {"hf", "logs"},
-  {"steps", "evals", "rollout"},
+  | {"workdirs", "hf", "logs"},
+  {"steps", "origins", "evals", "rollout"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

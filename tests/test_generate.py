@@ -168,7 +168,7 @@ def test_impossible_options_show_before_the_model_is_loaded(
   folder, monkeypatch, options, message
 ):
   monkeypatch.setattr(
-    generate.checkpoints, "load_model", lambda _: pytest.fail("it was loaded")
+    generate.workdirs, "load_model", lambda _: pytest.fail("it was loaded")
   )
   with pytest.raises((ValueError, TypeError), match=message):
     generate.run(checkpoint=folder / "run", prompt="Why?", **options)
@@ -334,7 +334,7 @@ def test_keep_wants_answers_and_possible_bounds_before_it_samples(folder, monkey
   def never(*_):
     raise AssertionError("a model was loaded")
 
-  monkeypatch.setattr(generate.checkpoints, "load_model", never)
+  monkeypatch.setattr(generate.workdirs, "load_model", never)
   asked = {"checkpoint": folder / "run", "out": folder / "never.jsonl", "samples": 3}
   source = answered(folder, "unanswered", **{"p-c2": {"answer": None}})
   with pytest.raises(ValueError, match=r"example 'p-c2' has no 'answer'"):

@@ -6,7 +6,7 @@ import pathlib
 import signal
 import time
 
-from stepaudio_jax import checkpoint, logs
+from stepaudio_jax import logs, workdirs
 from stepaudio_jax.core import tree
 from tests.smoke import PATIENCE_S, finish, start, tail
 
@@ -59,7 +59,7 @@ def test_killed_in_every_phase_and_run_again_is_bit_identical(smoke_run):
   finish(killed)
   for stage in STAGES:
     assert rows(killed, stage) == rows(smoke_run, stage), stage
-    ours, theirs = (checkpoint.load_params(d / stage) for d in (killed, smoke_run))
+    ours, theirs = (workdirs.load_params(d / stage) for d in (killed, smoke_run))
     assert tree.content_hash(ours) == tree.content_hash(theirs), stage
   for name in ("speech", "clips-train.jsonl", "preferences-train.jsonl"):
     assert digest(killed / "world" / name) == digest(smoke_run / "world" / name), name

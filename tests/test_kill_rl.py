@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stepaudio_jax import checkpoint, logs
+from stepaudio_jax import logs, workdirs
 from stepaudio_jax.core import tree
 from tests import tones
 from tests.rl_child import STEPS
@@ -78,5 +78,5 @@ def test_killed_while_sampling_updating_and_saving_is_bit_identical(world):
   for name in ("metrics", "samples", "heldout"):
     assert kept(killed, name) == kept(whole, name), name
   assert [row["step"] for row in kept(killed, "metrics")] == [*range(1, STEPS + 1)]
-  ours, theirs = (checkpoint.load_params(d) for d in (killed, whole))
+  ours, theirs = (workdirs.load_params(d) for d in (killed, whole))
   assert tree.content_hash(ours) == tree.content_hash(theirs)

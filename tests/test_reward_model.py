@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from configs import reward_model, sft
-from stepaudio_jax import checkpoint, logs, train
+from stepaudio_jax import checkpoint, logs, train, workdirs
 from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.models import sizes, step_audio
@@ -72,7 +72,7 @@ def start(tmp_path_factory):
   saved = checkpoint.Checkpoints(folder / "sft", every_steps=1, keep=1)
   saved.save(1, TrainState(params, {}, {}, jnp.int32(1), key), {})
   saved.close()
-  checkpoint.describe(folder / "sft", LITTLE, tokenizers.load("tiny"))
+  workdirs.describe(folder / "sft", LITTLE, tokenizers.load("tiny"))
   return folder
 
 
@@ -100,7 +100,7 @@ def test_stopped_and_resumed_equals_never_stopped(start, tmp_path):
   train.run(recipe_of(start), whole)
   train.run(recipe_of(start, steps=3), parts)
   train.run(recipe_of(start), parts)
-  a, b = checkpoint.load_params(whole), checkpoint.load_params(parts)
+  a, b = workdirs.load_params(whole), workdirs.load_params(parts)
   assert tree.content_hash(a) == tree.content_hash(b)
   assert rows_of(whole) == rows_of(parts)
 
@@ -113,17 +113,17 @@ def test_it_learns_and_leaves_what_is_needed_to_use_it(start, tmp_path):
   assert rows[-1]["train/bradley_terry"] < 0.3
   assert rows[-1]["train/accuracy_overall"] == 1.0
   assert rows[-1]["train/accuracy_naturalness"] == 1.0
-  loaded = checkpoint.load_reward_model(folder)
+  loaded = workdirs.load_reward_model(folder)
   assert (loaded.dimensions, loaded.on_thought) == (DIMENSIONS, (False, True))
   assert loaded.params["rewards"]["linear"]["kernel"].shape == (LITTLE.width, 2)
-  before = checkpoint.load_params(start / "sft")
+  before = workdirs.load_params(start / "sft")
   assert tree.content_hash(before["encoder"]) == tree.content_hash(
     loaded.params["encoder"]
   )
   with pytest.raises(ValueError, match="holds a reward model, which writes no replies"):
-    checkpoint.load_model(folder)
+    workdirs.load_model(folder)
   with pytest.raises(ValueError, match=r"no reward model.*\['rewards'\].*absent"):
-    checkpoint.load_reward_model(start / "sft")
+    workdirs.load_reward_model(start / "sft")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from configs import midtrain, prealign, sft
-from stepaudio_jax import checkpoint, logs, steps, train
-from stepaudio_jax.core import recipe, tree
+from stepaudio_jax import checkpoint, logs, steps, train, workdirs
+from stepaudio_jax.core import recipe, storage, tree
 from stepaudio_jax.models import sizes, step_audio
 from stepaudio_jax.text import tokenizer as tokenizers
 from tests import small
@@ -111,7 +111,7 @@ def test_stopped_and_resumed_equals_never_stopped(world, heard, tmp_path, stage)
   train.run(recipe_of(6), whole)
   train.run(recipe_of(3), parts)
   train.run(recipe_of(6), parts)
-  a, b = checkpoint.load_params(whole), checkpoint.load_params(parts)
+  a, b = workdirs.load_params(whole), workdirs.load_params(parts)
   assert tree.content_hash(a) == tree.content_hash(b)
   assert untimed(whole) == untimed(parts)
   assert len(untimed(whole)) == 6
@@ -124,13 +124,13 @@ def test_a_resumed_run_hears_with_the_encoder_it_was_started_with(
   train.run(talk_recipe(world, heard, 6), whole)
   train.run(talk_recipe(world, heard, 3), parts)
   shutil.rmtree(parts / "cache")
-  load = checkpoint.load_params
+  load = workdirs.load_params
 
   def another(folder):  # `init` was trained anew meanwhile
     return jax.tree.map(lambda leaf: leaf + 0.1, load(folder))
 
   with monkeypatch.context() as patch:
-    patch.setattr(train.checkpoint, "load_params", another)
+    patch.setattr(train.workdirs, "load_params", another)
     train.run(talk_recipe(world, heard, 6), parts)
   assert untimed(whole) == untimed(parts)
   a, b = load(whole), load(parts)
@@ -164,7 +164,7 @@ def test_fresh_parts_are_the_models_own_and_the_others_are_read(world, heard):
   made = step_audio.init_params(jax.random.split(rng)[0], LITTLE)
   for part in ("adaptor", "decoder"):
     assert tree.content_hash(params[part]) == tree.content_hash(made[part])
-  before = checkpoint.load_params(heard)["encoder"]
+  before = workdirs.load_params(heard)["encoder"]
   assert tree.content_hash(params["encoder"]) == tree.content_hash(before)
 
 
@@ -199,7 +199,7 @@ def test_the_command_ends_with_status_0_and_leaves_a_run(world, tmp_path):
   assert "trained" in done.stderr
   assert "INFO" not in done.stderr
   assert [row["step"] for row in untimed(tmp_path / "run")] == [1, 2]
-  assert checkpoint.step_folder(tmp_path / "run").name == "2"
+  assert storage.step_folder(tmp_path / "run").name == "2"
 
 
 def test_rows_after_the_checkpoint_are_written_again_not_twice(world, tmp_path):
@@ -215,8 +215,8 @@ def test_speaking_leaves_the_encoder_alone_and_makes_a_whole_model(
   world, heard, tmp_path
 ):
   train.run(talk_recipe(world, heard), tmp_path / "speak")
-  model = checkpoint.load_model(tmp_path / "speak")
-  before = checkpoint.load_params(heard)["encoder"]
+  model = workdirs.load_model(tmp_path / "speak")
+  before = workdirs.load_params(heard)["encoder"]
   assert tree.content_hash(model.params["encoder"]) == tree.content_hash(before)
   assert model.size.vocabulary == 1024
   saved = {path.name for path in (tmp_path / "speak").iterdir()}
@@ -283,7 +283,7 @@ def test_another_config_in_the_same_workdir_lists_what_changed(world, tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
   c = hear_recipe(world, 6)
   train.run(hear_recipe(world, 3), tmp_path / "run")
-  before = tree.content_hash(checkpoint.load_params(tmp_path / "run"))
+  before = tree.content_hash(workdirs.load_params(tmp_path / "run"))
   objective = train.OBJECTIVES["hear"]
 
   def poisoned(*args, **options):
@@ -303,8 +303,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
     )
     with pytest.raises(steps.NonFiniteLoss, match=r"nan at step 4, examples \['clip-"):
       train.run(c, tmp_path / "run")
-  assert checkpoint.step_folder(tmp_path / "run").name == "3"
-  assert tree.content_hash(checkpoint.load_params(tmp_path / "run")) == before
+  assert storage.step_folder(tmp_path / "run").name == "3"
+  assert tree.content_hash(workdirs.load_params(tmp_path / "run")) == before
 
 
 @pytest.mark.parametrize(

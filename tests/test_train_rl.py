@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import rlhf, rlvr
-from stepaudio_jax import checkpoint, logs, train_rl
+from stepaudio_jax import checkpoint, logs, train_rl, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.models import sizes
 from tests import tones
@@ -72,7 +72,7 @@ def test_stop_and_resume_equals_never_stopped(world, finished, tmp_path):
     if name == "heldout":  # the short run held an exam at its end too
       ours = [row for row in ours if row["step"] != 1]
     assert ours == theirs, name
-  ours, theirs = (checkpoint.load_params(d) for d in (tmp_path / "run", finished))
+  ours, theirs = (workdirs.load_params(d) for d in (tmp_path / "run", finished))
   assert tree.content_hash(ours) == tree.content_hash(theirs)
 
 
@@ -82,7 +82,7 @@ def test_a_start_that_goes_on_training_does_not_move_the_reference(
   c = preferred(world, steps=1)
   c.init = str(tones.policy(tmp_path / "sft"))
   train_rl.run(c, tmp_path / "run")
-  tones.saved(tmp_path / "sft", checkpoint.load_params(world / "other"), step=2)
+  tones.saved(tmp_path / "sft", workdirs.load_params(world / "other"), step=2)
   c.total_steps = 3
   train_rl.run(c, tmp_path / "run")
   assert rows(tmp_path / "run") == rows(finished)
@@ -110,7 +110,7 @@ def test_samples_carry_their_rewards(finished):
 
 
 def test_only_the_policy_has_moved(world, finished):
-  before, after = (checkpoint.load_params(d) for d in (world / "sft", finished))
+  before, after = (workdirs.load_params(d) for d in (world / "sft", finished))
   assert tree.content_hash(before["encoder"]) == tree.content_hash(after["encoder"])
 
 
@@ -128,10 +128,10 @@ def test_a_critic_has_an_optimiser_and_parameters_of_its_own(world, tmp_path):
   c = verifiable(world, "ppo", steps=1)
   c.optim.lr = 0.0
   train_rl.run(c, tmp_path)
-  before, after = (checkpoint.load_params(d) for d in (world / "sft", tmp_path))
+  before, after = (workdirs.load_params(d) for d in (world / "sft", tmp_path))
   for part in ("adaptor", "decoder"):  # learning rate 0: not moved by the value loss
     assert tree.content_hash(before[part]) == tree.content_hash(after[part])
-  checkpoint.load_model(tmp_path)  # a critic beside the policy does not disturb
+  workdirs.load_model(tmp_path)  # a critic beside the policy does not disturb
 
 
 def test_epochs_and_minibatches_are_updates(world, tmp_path):
@@ -214,7 +214,7 @@ def test_a_reward_model_that_hears_otherwise_is_refused(world, tmp_path):
 
 
 def test_policies_that_are_not_finite_stop_with_the_prompts(world, tmp_path):
-  params = checkpoint.load_params(world / "sft")
+  params = workdirs.load_params(world / "sft")
   params["decoder"] = jax.tree.map(np.copy, params["decoder"])
   params["decoder"]["norm"]["scale"][:] = np.nan
   c = verifiable(world)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import soundfile
 
-from stepaudio_jax import checkpoint
+from stepaudio_jax import checkpoint, workdirs
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.text import tokenizer
@@ -78,7 +78,7 @@ def reward_model(folder: pathlib.Path, dimensions: tuple[str, ...]) -> pathlib.P
     jax.random.key(1), LITTLE.width, len(dimensions)
   )
   saved(folder, params)
-  checkpoint.describe_rewards(folder, dimensions, ())
+  workdirs.describe_rewards(folder, dimensions, ())
   return folder
 
 
@@ -88,5 +88,5 @@ def saved(folder: pathlib.Path, params: dict, step: int = 1) -> pathlib.Path:
   checkpoints = checkpoint.Checkpoints(folder, every_steps=1, keep=2)
   checkpoints.save(step, state, {})
   checkpoints.close()
-  checkpoint.describe(folder, LITTLE, tokenizer.load("tiny"))
+  workdirs.describe(folder, LITTLE, tokenizer.load("tiny"))
   return folder

@@ -16,8 +16,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from stepaudio_jax import checkpoint, scoring
-from stepaudio_jax.checkpoint import RewardModel
+from stepaudio_jax import scoring, workdirs
 from stepaudio_jax.core import progress
 from stepaudio_jax.data.comparisons import OVERALL, Pair, PairLimits, Pairs
 from stepaudio_jax.data.corpus import Corpus
@@ -26,6 +25,7 @@ from stepaudio_jax.data.world import raters
 from stepaudio_jax.evals.parts import choices, hearing
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.workdirs import RewardModel
 
 DEFAULTS = {"batch_size": 32}
 
@@ -44,7 +44,7 @@ class Options:
 
 
 def load(folder: epath.PathLike) -> RewardModel:
-  return checkpoint.load_reward_model(folder)
+  return workdirs.load_reward_model(folder)
 
 
 def evaluate(

@@ -13,8 +13,7 @@ from typing import Any
 from etils import epath
 from matplotlib.figure import Figure
 
-from stepaudio_jax import checkpoint
-from stepaudio_jax.checkpoint import Model
+from stepaudio_jax import workdirs
 from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.jsonl import Rows
 from stepaudio_jax.data.world import gold, words
@@ -23,6 +22,7 @@ from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
 from stepaudio_jax.evals.parts.prompts import Prompt, Prompts
 from stepaudio_jax.evals.parts.replies import Reply, replies
+from stepaudio_jax.workdirs import Model
 
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
 
@@ -37,7 +37,7 @@ class Options(replies_lib.Options):
 
 
 def load(folder: epath.PathLike) -> Model:
-  return checkpoint.load_model(folder)
+  return workdirs.load_model(folder)
 
 
 def evaluate(

@@ -39,50 +39,15 @@ class Weights:
   shapes: Mapping[str, tuple[int, ...]]
   dtypes: Mapping[str, np.dtype]
 
+  @classmethod
+  def of(cls, params: Params) -> "Weights":
+    """Of parameters that are in memory, unboxed."""
+    leaves = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(params)}
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    return cls(leaves.items(), shapes, {p: leaf.dtype for p, leaf in leaves.items()})
+
 
 def export(
-  params: Params,
-  size: Size,
-  folder: str | epath.PathLike,
-  *,
-  tokenizer: Tokenizer,
-  card: Mapping[str, Any],
-  dtype: str = "bfloat16",
-  shard_bytes: int = SHARD_BYTES,
-) -> None:
-  """Writes weights, configs, tokenizer, remote code and model card to a new folder.
-
-  The folder appears under its name only when it is complete.
-
-  Args:
-    params: {"encoder", "adaptor", "decoder"}, unboxed, of that size.
-    card: what README.md says, exactly `files.CARD_KEYS`.
-    dtype: of the tensors, one of DTYPES; "keep" is the parameters' own.
-    shard_bytes: most tensor bytes of a file, unless a single tensor has more.
-
-  Raises:
-    FileExistsError: there is something under that name already.
-    ValueError: a parameter, the tokenizer, the card or the dtype does not fit, or
-      tensors are not finite; nothing is left behind.
-  """
-  leaves = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(params)}
-  weights = Weights(
-    leaves.items(),
-    {path: leaf.shape for path, leaf in leaves.items()},
-    {path: leaf.dtype for path, leaf in leaves.items()},
-  )
-  write(
-    weights,
-    size,
-    folder,
-    tokenizer=tokenizer,
-    card=card,
-    dtype=dtype,
-    shard_bytes=shard_bytes,
-  )
-
-
-def write(
   weights: Weights,
   size: Size,
   folder: str | epath.PathLike,
@@ -93,7 +58,21 @@ def write(
   shard_bytes: int = SHARD_BYTES,
   reward_heads: heads.Heads | None = None,
 ) -> None:
-  """`export` of leaves that are read one after the other, with heads if it has some."""
+  """Writes weights, configs, tokenizer, remote code and model card to a new folder.
+
+  The folder appears under its name only when it is complete.
+
+  Args:
+    weights: of "encoder", "adaptor" and "decoder" of that size.
+    card: what README.md says, exactly `files.CARD_KEYS`.
+    dtype: of the tensors, one of DTYPES; "keep" is the parameters' own.
+    shard_bytes: most tensor bytes of a file, unless a single tensor has more.
+
+  Raises:
+    FileExistsError: there is something under that name already.
+    ValueError: a parameter, the tokenizer, the card or the dtype does not fit, or
+      tensors are not finite; nothing is left behind.
+  """
   if dtype not in DTYPES:
     raise ValueError(f"unknown dtype {dtype!r}; the choices are {sorted(DTYPES)}")
   if shard_bytes < 1:

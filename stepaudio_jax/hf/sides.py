@@ -20,7 +20,7 @@ _Read = Callable[[str], np.ndarray]
 
 
 class Leaves(Protocol):
-  """Parameters of a checkpoint by path, as checkpoint.Leaves reads them."""
+  """Parameters of a checkpoint by path, as storage.Leaves reads them."""
 
   shapes: Mapping[str, tuple[int, ...]]
   dtypes: Mapping[str, np.dtype]

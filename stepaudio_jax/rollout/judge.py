@@ -27,7 +27,7 @@ class LearnedJudge:
   A reply whose thought never closed has no reward (NaN), nor has one that is too long.
 
   Args:
-    loaded: checkpoint.load_reward_model's.
+    loaded: workdirs.load_reward_model's.
     encoder: of the policy; the reward model must hear through the same.
     tokenizer: of the policy.
     max_new_tokens: of a sampled reply.

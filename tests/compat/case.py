@@ -52,7 +52,12 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   folder.mkdir(parents=True, exist_ok=True)
   target, card = folder / "model", exports.CARD
   export.export(
-    params, exports.SIZE, target, tokenizer=tokenizer, card=card, dtype="float32"
+    export.Weights.of(params),
+    exports.SIZE,
+    target,
+    tokenizer=tokenizer,
+    card=card,
+    dtype="float32",
   )
   special = tokenizer.special
   prompts = [exports.prompt(special, f, seed=i) for i, f in enumerate(FRAMES)]

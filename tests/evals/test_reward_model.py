@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepaudio_jax import checkpoint, evaluate
+from stepaudio_jax import checkpoint, evaluate, workdirs
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.data.world import gold, raters
 from stepaudio_jax.evals import reward_model
@@ -32,8 +32,8 @@ def folder(tmp_path_factory):
   saved = checkpoint.Checkpoints(folder / "rm", every_steps=1, keep=1)
   saved.save(3, TrainState(params, {}, {}, jnp.int32(3), key), {})
   saved.close()
-  checkpoint.describe(folder / "rm", made.size, made.tokenizer)
-  checkpoint.describe_rewards(folder / "rm", DIMENSIONS, ("naturalness",))
+  workdirs.describe(folder / "rm", made.size, made.tokenizer)
+  workdirs.describe_rewards(folder / "rm", DIMENSIONS, ("naturalness",))
   return folder
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from stepaudio_jax import checkpoint
+from stepaudio_jax import checkpoint, workdirs
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.models import sizes
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -41,8 +41,8 @@ CLIPS = (
 )
 
 
-def model(seed: int = 0) -> checkpoint.Model:
-  return checkpoint.Model(random_params(SIZE, seed), SIZE, tokenizers.load("tiny"))
+def model(seed: int = 0) -> workdirs.Model:
+  return workdirs.Model(random_params(SIZE, seed), SIZE, tokenizers.load("tiny"))
 
 
 def write_checkpoint(workdir: pathlib.Path) -> pathlib.Path:
@@ -54,7 +54,7 @@ def write_checkpoint(workdir: pathlib.Path) -> pathlib.Path:
   saved = checkpoint.Checkpoints(workdir, every_steps=1, keep=1)
   saved.save(STEP, TrainState(decoder, frozen, {}, jnp.int32(STEP), key), {})
   saved.close()
-  checkpoint.describe(workdir, made.size, made.tokenizer)
+  workdirs.describe(workdir, made.size, made.tokenizer)
   return workdir
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from stepaudio_jax.hf.export import export
+from stepaudio_jax.hf.export import Weights, export
 from stepaudio_jax.text import tokenizer as tokenizer_lib
 from tests.hf import exports
 
@@ -23,7 +23,14 @@ def params():
 def folder(tmp_path_factory, params, tokenizer):
   folder = tmp_path_factory.mktemp("hf") / "exported"
   card = exports.CARD
-  export(params, exports.SIZE, folder, tokenizer=tokenizer, card=card, dtype="float32")
+  export(
+    Weights.of(params),
+    exports.SIZE,
+    folder,
+    tokenizer=tokenizer,
+    card=card,
+    dtype="float32",
+  )
   return folder
 
 

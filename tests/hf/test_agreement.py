@@ -26,10 +26,10 @@ import torch
 import transformers
 from transformers.generation import logits_process
 
-from stepaudio_jax import checkpoint, generate, sampling
+from stepaudio_jax import checkpoint, generate, sampling, workdirs
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.evals.parts import prompts as prompts_lib
-from stepaudio_jax.hf.export import export
+from stepaudio_jax.hf.export import Weights, export
 from tests.hf import exports
 
 NEW = 12
@@ -100,8 +100,9 @@ def room(tmp_path_factory, rounded, tokenizer):
   state = TrainState(rounded, {}, (), zero, np.zeros(2, np.uint32))
   checkpoints.save(1, state, {})
   checkpoints.close()
-  checkpoint.describe(room / "run", exports.SIZE, tokenizer)
-  export(rounded, exports.SIZE, room / "hf", tokenizer=tokenizer, card=exports.CARD)
+  workdirs.describe(room / "run", exports.SIZE, tokenizer)
+  weights = Weights.of(rounded)
+  export(weights, exports.SIZE, room / "hf", tokenizer=tokenizer, card=exports.CARD)
   return room
 
 

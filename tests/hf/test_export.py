@@ -43,7 +43,9 @@ NBYTES = {
 
 def write(params, folder, tokenizer, **changes):
   settings = {"tokenizer": tokenizer, "card": exports.CARD, "dtype": "float32"}
-  export_lib.export(params, exports.SIZE, folder, **{**settings, **changes})
+  export_lib.export(
+    export_lib.Weights.of(params), exports.SIZE, folder, **{**settings, **changes}
+  )
 
 
 def test_published_config_has_exactly_the_published_keys():
@@ -212,7 +214,11 @@ def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path, params, tokenizer
   size = dataclasses.replace(exports.SIZE, vocabulary=512)
   with pytest.raises(ValueError, match=r"tiny.*embedding of size test only 512"):
     export_lib.export(
-      params, size, tmp_path / "out", tokenizer=tokenizer, card=exports.CARD
+      export_lib.Weights.of(params),
+      size,
+      tmp_path / "out",
+      tokenizer=tokenizer,
+      card=exports.CARD,
     )
 
 

@@ -8,8 +8,8 @@ import safetensors.numpy
 import torch
 import transformers
 
-from stepaudio_jax import checkpoint, convert
-from stepaudio_jax.core import tree
+from stepaudio_jax import convert, workdirs
+from stepaudio_jax.core import storage, tree
 from stepaudio_jax.hf import kinds, plan
 from tests.hf import directories
 
@@ -50,7 +50,7 @@ def test_an_exported_directory_is_a_source_again(tmp_path):
   first = there_and_back(source, tmp_path)
   (tmp_path / "again").mkdir()
   same(there_and_back(tmp_path / "back", tmp_path / "again"), first)
-  sizes = [checkpoint.load_size(d / "ckpt") for d in (tmp_path, tmp_path / "again")]
+  sizes = [workdirs.load_size(d / "ckpt") for d in (tmp_path, tmp_path / "again")]
   assert sizes[0] == sizes[1]
 
 
@@ -59,7 +59,7 @@ def test_every_value_has_its_place(tmp_path):
   arrays = directories.tensors(np.dtype(np.float32))
   source = directories.step_audio(tmp_path / "hf", arrays)
   convert.import_([source], tmp_path / "ckpt", dtype="float32")
-  params = checkpoint.load_params(tmp_path / "ckpt")
+  params = workdirs.load_params(tmp_path / "ckpt")
   query = params["decoder"]["layers"]["attn"]["query"]["kernel"]
   weight = arrays["model.layers.2.self_attn.q_proj.weight"]
   assert query[2, 11, 5, 7] == weight[5 * 16 + 7, 11]
@@ -100,7 +100,7 @@ def test_the_dtype_asked_for_is_stored(tmp_path):
   arrays = directories.tensors(np.dtype(np.float32))
   source = directories.step_audio(tmp_path / "hf", arrays)
   convert.import_([source], tmp_path / "ckpt")
-  stored = checkpoint.Leaves(tmp_path / "ckpt")
+  stored = storage.Leaves(tmp_path / "ckpt")
   assert set(stored.dtypes.values()) == {BF16}
   (leaf,) = (leaf for _, leaf in stored.read(["decoder/norm/scale"]))
   wanted = torch.from_numpy(arrays["model.norm.weight"]).to(torch.bfloat16)
@@ -111,9 +111,9 @@ def test_bfloat16_becomes_masters_of_float32_for_training_alone(tmp_path):
   arrays = directories.tensors()
   source = directories.step_audio(tmp_path / "hf", arrays)
   convert.import_([source], tmp_path / "ckpt")
-  masters = checkpoint.load_params(tmp_path / "ckpt")
+  masters = workdirs.load_params(tmp_path / "ckpt")
   assert {leaf.dtype for _, leaf in tree.named_leaves(masters)} == {np.dtype("float32")}
-  used = checkpoint.load_model(tmp_path / "ckpt").params
+  used = workdirs.load_model(tmp_path / "ckpt").params
   assert {leaf.dtype for _, leaf in tree.named_leaves(used)} == {BF16}
   for (path, a), (_, b) in zip(
     tree.named_leaves(masters), tree.named_leaves(used), strict=True
@@ -137,7 +137,7 @@ def state(folder):
 @pytest.mark.parametrize("name", ["tied", "untied"])
 def test_qwen2_5_gives_a_decoder_and_nothing_else(tmp_path, qwen, name):
   convert.import_([qwen / name], tmp_path / "ckpt", dtype="keep")
-  params = checkpoint.load_params(tmp_path / "ckpt", keep_dtype=True)
+  params = workdirs.load_params(tmp_path / "ckpt", keep_dtype=True)
   assert set(params) == {"decoder"}
   theirs = state(qwen / name)
   embedding = params["decoder"]["embed"]["embedding"]
@@ -150,18 +150,18 @@ def test_qwen2_5_gives_a_decoder_and_nothing_else(tmp_path, qwen, name):
     assert got[:151665].tobytes() == wanted[:151665].tobytes()
     mean = wanted[:151665].astype(np.float64).mean(axis=0).astype(wanted.dtype)
     np.testing.assert_array_equal(got[151665:], np.tile(mean, (158720 - 151665, 1)))
-  size = checkpoint.load_size(tmp_path / "ckpt")
+  size = workdirs.load_size(tmp_path / "ckpt")
   assert (size.width, size.layers, size.kv_heads) == (16, 2, 1)
   assert (size.norm_eps, size.rope_theta) == (2e-6, 1e4)
-  special = checkpoint.load_tokenizer(tmp_path / "ckpt").special
+  special = workdirs.load_tokenizer(tmp_path / "ckpt").special
   assert (special.eot, special.bot, special.audio_patch) == (151665, 151666, 151690)
   with pytest.raises(ValueError, match=r"holds \['decoder'\] and lacks"):
-    checkpoint.load_model(tmp_path / "ckpt")
+    workdirs.load_model(tmp_path / "ckpt")
 
 
 def test_qwen2_audio_gives_an_encoder_and_leaves_its_decoder(tmp_path, qwen):
   made = convert.import_([qwen / "audio"], tmp_path / "ckpt", dtype="keep")
-  params = checkpoint.load_params(tmp_path / "ckpt", keep_dtype=True)
+  params = workdirs.load_params(tmp_path / "ckpt", keep_dtype=True)
   assert set(params) == {"encoder"}
   left_out = sum(not key.startswith("audio_tower") for key in state(qwen / "audio"))
   assert sum(count.left_out for count in made.counts.values()) == left_out > 10
@@ -176,7 +176,7 @@ def test_the_pair_is_the_papers_start(tmp_path, qwen):
   convert.import_(both, tmp_path / "a", dtype="keep", size="tiny")
   convert.import_(both, tmp_path / "b", dtype="keep", size="tiny", seed=1)
   convert.import_(both[::-1], tmp_path / "c", dtype="keep", size="tiny")
-  a, b, c = (checkpoint.load_model(tmp_path / name).params for name in "abc")
+  a, b, c = (workdirs.load_model(tmp_path / name).params for name in "abc")
   assert tree.content_hash(a) == tree.content_hash(c)
   for part, equal in (("encoder", True), ("decoder", True), ("adaptor", False)):
     assert (tree.content_hash(a[part]) == tree.content_hash(b[part])) is equal
@@ -231,7 +231,7 @@ def test_parts_are_made_anew_only_when_they_are_asked_for(tmp_path, qwen):
     [qwen / "tied"], tmp_path / "ckpt", fresh=["encoder", "adaptor"], size="tiny"
   )
   assert (made.fresh, made.lacking) == (("encoder", "adaptor"), ())
-  model = checkpoint.load_model(tmp_path / "ckpt")
+  model = workdirs.load_model(tmp_path / "ckpt")
   assert model.params["encoder"]["conv1"]["kernel"].shape == (3, 128, 128)
   assert {leaf.dtype for _, leaf in tree.named_leaves(model.params)} == {BF16}
   with pytest.raises(ValueError, match=r"\['decoder'\] cannot be fresh; .*'encoder'"):
@@ -263,7 +263,7 @@ def test_float16_is_read_too(tmp_path):
   source = directories.step_audio(tmp_path / "hf", arrays)
   convert.import_([source], tmp_path / "ckpt", dtype="float32")
   (leaf,) = (
-    x for _, x in checkpoint.Leaves(tmp_path / "ckpt").read(["encoder/positions"])
+    x for _, x in storage.Leaves(tmp_path / "ckpt").read(["encoder/positions"])
   )
   wanted = arrays["encoder.positional_embedding.weight"].astype(np.float32)
   np.testing.assert_array_equal(leaf, wanted)

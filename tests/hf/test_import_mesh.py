@@ -16,7 +16,7 @@ MESH = AbstractMesh((1, 2, 2, 1), sharding.MESH_AXES)
 CHILD = """
 import functools, json, sys
 import numpy as np
-from stepaudio_jax import checkpoint, convert, sharding
+from stepaudio_jax import convert, sharding, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.hf import plan, reading
 
@@ -30,7 +30,7 @@ for path, leaf in reading.leaves(made, split=split):
   np.testing.assert_array_equal(np.asarray(leaf), whole[path], err_msg=path)
   seen[path] = [leaf.addressable_shards[0].data.shape, len(leaf.addressable_shards)]
 convert.import_([source], folder, dtype="keep", mesh="data=1,fsdp=2,tensor=2")
-back = dict(tree.named_leaves(checkpoint.load_params(folder, keep_dtype=True)))
+back = dict(tree.named_leaves(workdirs.load_params(folder, keep_dtype=True)))
 assert back.keys() == whole.keys()
 for path, leaf in back.items():
   np.testing.assert_array_equal(leaf, whole[path], err_msg=path)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stepaudio_jax import checkpoint, convert
+from stepaudio_jax import checkpoint, convert, workdirs
+from stepaudio_jax.core import storage
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.hf import parity, safe, table
-from stepaudio_jax.hf.export import export
+from stepaudio_jax.hf.export import Weights, export
 from stepaudio_jax.models import heads as heads_lib
 from tests.hf import directories, exports
 
@@ -28,7 +29,7 @@ def saved(folder, params, tokenizer, size=exports.SIZE):
   checkpoints = checkpoint.Checkpoints(folder, every_steps=1, keep=1)
   checkpoints.save(3, TrainState(params, {}, (), zero, np.zeros(2, np.uint32)), {})
   checkpoints.close()
-  checkpoint.describe(folder, size, tokenizer)
+  workdirs.describe(folder, size, tokenizer)
   return folder
 
 
@@ -57,7 +58,8 @@ def run(tmp_path_factory, params, tokenizer):
 @pytest.fixture(scope="module")
 def half(tmp_path_factory, params, tokenizer):
   folder = tmp_path_factory.mktemp("parity") / "half"
-  export(params, exports.SIZE, folder, tokenizer=tokenizer, card=exports.CARD)
+  weights = Weights.of(params)
+  export(weights, exports.SIZE, folder, tokenizer=tokenizer, card=exports.CARD)
   return folder
 
 
@@ -189,7 +191,7 @@ def test_reward_heads_are_compared(tmp_path, params, tokenizer, folder):
   folders = []
   for name, some in (("a", rewards), ("b", other)):
     folders.append(saved(tmp_path / name, {**params, "rewards": some}, tokenizer))
-    checkpoint.describe_rewards(folders[-1], ("kind", "clear"), ())
+    workdirs.describe_rewards(folders[-1], ("kind", "clear"), ())
   report = checked(*folders, logits=False)
   assert report["first_difference"] == "rewards.linear.weight"
   assert report["max_abs"] == pytest.approx(2, abs=1e-5)
@@ -225,13 +227,13 @@ def test_no_more_than_two_tensors_are_in_memory(folder, half, monkeypatch):
 
 def test_a_checkpoint_is_read_leaf_by_leaf(run, folder, monkeypatch):
   """Each once, a stacked one for all of its layers."""
-  asked, read = [], checkpoint.Leaves.read
+  asked, read = [], storage.Leaves.read
 
   def counted(self, paths=None, **settings):
     asked.append([*paths])
     return read(self, asked[-1], **settings)
 
-  monkeypatch.setattr(checkpoint.Leaves, "read", counted)
+  monkeypatch.setattr(storage.Leaves, "read", counted)
   checked(run, folder, logits=False)
   assert sorted(asked) == sorted([path] for path in table.our_shapes(exports.SIZE))
 

@@ -8,7 +8,7 @@ import transformers
 from torch.nn import functional
 
 from stepaudio_jax.hf import table
-from stepaudio_jax.hf.export import export
+from stepaudio_jax.hf.export import Weights, export
 from tests.hf import exports
 
 LENGTH = 96  # padded length of our batches
@@ -211,7 +211,8 @@ def test_processor_to_reply(model, processor):
 def test_bfloat16_export(tmp_path, params, tokenizer, inputs, ours, prompts):
   """Loads as bfloat16, weights rounded once, logits near float32's."""
   folder = tmp_path / "half"
-  export(params, exports.SIZE, folder, tokenizer=tokenizer, card=exports.CARD)
+  weights = Weights.of(params)
+  export(weights, exports.SIZE, folder, tokenizer=tokenizer, card=exports.CARD)
   half = transformers.AutoModelForCausalLM.from_pretrained(
     folder, trust_remote_code=True
   )

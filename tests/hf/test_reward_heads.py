@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stepaudio_jax import checkpoint, convert
-from stepaudio_jax.core import tree
+from stepaudio_jax import convert, workdirs
+from stepaudio_jax.core import storage, tree
 from stepaudio_jax.hf import heads, plan
 from stepaudio_jax.models import heads as models
 from tests.hf import directories, exports
@@ -27,9 +27,9 @@ def reward_model(tmp_path_factory, params, tokenizer):
   backbone = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), params)
   leaves = dict(tree.named_leaves({**backbone, "rewards": made}))
   sizes = {path: leaf.nbytes for path, leaf in leaves.items()}
-  checkpoint.save_leaves(folder, sizes, iter(leaves.items()))
-  checkpoint.describe(folder, exports.SIZE, tokenizer)
-  checkpoint.describe_rewards(folder, DIMENSIONS, ["warmth"])
+  storage.save_leaves(folder, sizes, iter(leaves.items()))
+  workdirs.describe(folder, exports.SIZE, tokenizer)
+  workdirs.describe_rewards(folder, DIMENSIONS, ["warmth"])
   return folder
 
 
@@ -41,12 +41,12 @@ def exported(reward_model):
 
 def test_a_reward_model_comes_back_bit_for_bit(reward_model, exported, tmp_path):
   convert.import_([exported], tmp_path / "ckpt", dtype="keep")
-  before, after = map(checkpoint.load_reward_model, (reward_model, tmp_path / "ckpt"))
+  before, after = map(workdirs.load_reward_model, (reward_model, tmp_path / "ckpt"))
   assert tree.content_hash(before.params) == tree.content_hash(after.params)
   assert after.dimensions == tuple(DIMENSIONS)
   assert after.on_thought == (False, True, False)
   with pytest.raises(ValueError, match="holds a reward model, which writes no replies"):
-    checkpoint.load_model(tmp_path / "ckpt")
+    workdirs.load_model(tmp_path / "ckpt")
 
 
 def test_bfloat16_rounds_the_backbone_and_not_the_heads(exported, tmp_path):
@@ -67,7 +67,7 @@ def test_the_files_are_what_the_format_says(reward_model, exported):
   assert (row["dimensions"], row["dims_on_thought"]) == (DIMENSIONS, ["warmth"])
   tensors = safetensors.numpy.load_file(exported / "heads.safetensors")
   assert tensors.keys() == row["tensors"].keys()
-  params = checkpoint.load_reward_model(reward_model).params["rewards"]
+  params = workdirs.load_reward_model(reward_model).params["rewards"]
   kernel = params["linear"]["kernel"]
   np.testing.assert_array_equal(tensors["rewards.linear.weight"], kernel.T)
   assert tensors["rewards.linear.bias"].tolist() == [0.5, -1.0, 2.0]
@@ -85,7 +85,7 @@ def test_a_policy_has_none(tmp_path):
   convert.import_([source], tmp_path / "ckpt")
   convert.export_(tmp_path / "ckpt", tmp_path / "back")
   assert not list((tmp_path / "back").glob("heads.*"))
-  assert checkpoint.reward_dimensions(tmp_path / "ckpt") == {}
+  assert workdirs.reward_dimensions(tmp_path / "ckpt") == {}
 
 
 @pytest.mark.parametrize(

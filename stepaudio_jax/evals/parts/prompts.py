@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from stepaudio_jax.checkpoint import Model
 from stepaudio_jax.core import lengths
 from stepaudio_jax.data import examples
 from stepaudio_jax.data.collate import Example, Limits
@@ -18,6 +17,7 @@ from stepaudio_jax.data.store import Chunk
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.text import messages as messages_lib
 from stepaudio_jax.text.tokenizer import Tokenizer
+from stepaudio_jax.workdirs import Model
 
 # Lengths of rows are rounded up to a multiple, so that sets of data share programs.
 ROUNDED_TOKENS = 32

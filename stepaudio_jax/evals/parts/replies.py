@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from stepaudio_jax import sampling
-from stepaudio_jax.checkpoint import Model
 from stepaudio_jax.core import progress
 from stepaudio_jax.core import replies as replies_lib
 from stepaudio_jax.core.types import Params, Rollout
@@ -15,6 +14,7 @@ from stepaudio_jax.data import collate
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.workdirs import Model
 
 WINDOW = 1024  # prompts that are sorted by length together, then put back in order
 ROUNDED_TOKENS = 64

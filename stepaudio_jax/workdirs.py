@@ -1,0 +1,143 @@
+"""What a run's folder holds for use: a model or a reward model, size and tokenizer."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from etils import epath
+
+from stepaudio_jax.core import storage, tree
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.models.step_audio import PARTS
+from stepaudio_jax.text import tokenizer as tokenizers
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+REWARD_PARTS = (*PARTS, "rewards")
+_MODEL = "model.json"
+_TOKENIZER = "tokenizer"
+_REWARDS = "reward_model.json"
+
+
+def load_params(folder: epath.PathLike, *, keep_dtype: bool = False) -> Params:
+  """All parameters, trained and frozen, of a workdir's newest step, on the host.
+
+  Args:
+    keep_dtype: as they are stored; otherwise as the float32 that training needs.
+  """
+  return tree.nested(storage.Leaves(folder).read(keep_dtype=keep_dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """What a checkpoint holds for use: parameters (host arrays), size, tokenizer."""
+
+  params: Params
+  size: Size
+  tokenizer: Tokenizer
+
+
+def describe(workdir: epath.PathLike, size: Size, tokenizer: Tokenizer | None) -> None:
+  """Writes model.json and the tokenizer beside the checkpoints, for `load_model`.
+
+  An encoder alone has no tokenizer.
+  """
+  workdir = epath.Path(workdir)
+  text = json.dumps(dataclasses.asdict(size), indent=1)
+  (workdir / _MODEL).write_text(text)
+  if tokenizer is not None:
+    tokenizer.save(workdir / _TOKENIZER)
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModel:
+  """A backbone with heads, `params["rewards"]`, that score replies.
+
+  Attributes:
+    params: host arrays.
+    dimensions: names, in the order of the heads.
+    dims_on_thought: those that read the turn with its thought.
+  """
+
+  params: Params
+  size: Size
+  tokenizer: Tokenizer
+  dimensions: tuple[str, ...]
+  dims_on_thought: tuple[str, ...]
+
+  @property
+  def on_thought(self) -> tuple[bool, ...]:
+    """Of each dimension, as scoring.rewards takes it."""
+    return tuple(name in self.dims_on_thought for name in self.dimensions)
+
+
+def describe_rewards(
+  workdir: epath.PathLike, dimensions: Sequence[str], dims_on_thought: Sequence[str]
+) -> None:
+  """Writes reward_model.json beside `describe`'s files, for `load_reward_model`."""
+  row = {"dimensions": [*dimensions], "dims_on_thought": [*dims_on_thought]}
+  (epath.Path(workdir) / _REWARDS).write_text(json.dumps(row, indent=1))
+
+
+def load_reward_model(folder: epath.PathLike) -> RewardModel:
+  """A reward model from a run's workdir (newest step) or one of its step folders.
+
+  Raises:
+    FileNotFoundError: no checkpoint is there.
+    ValueError: the checkpoint holds no reward model.
+  """
+  params, row = load_params(folder, keep_dtype=True), reward_dimensions(folder)
+  lacking = [part for part in REWARD_PARTS if part not in params]
+  if lacking or not row:
+    raise ValueError(
+      f"{folder} holds no reward model: parameters {sorted(params)}, lacking {lacking}"
+      f"; {_REWARDS} is {'there' if row else 'absent'}"
+    )
+  return RewardModel(
+    {part: params[part] for part in REWARD_PARTS},
+    load_size(folder),
+    load_tokenizer(folder),
+    tuple(row["dimensions"]),
+    tuple(row["dims_on_thought"]),
+  )
+
+
+def reward_dimensions(folder: epath.PathLike) -> dict[str, list[str]]:
+  """{"dimensions", "dims_on_thought"} of a reward model; {} of another."""
+  described = _workdir(folder) / _REWARDS
+  return json.loads(described.read_text()) if described.exists() else {}
+
+
+def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
+  """The tokenizer of a workdir's model."""
+  return tokenizers.load(_workdir(folder) / _TOKENIZER)
+
+
+def load_size(folder: epath.PathLike) -> Size:
+  """The size of a workdir's model."""
+  return Size(**json.loads((_workdir(folder) / _MODEL).read_text()))
+
+
+def load_model(folder: epath.PathLike) -> Model:
+  """A model from a run's workdir (newest step) or one of its step folders.
+
+  Raises:
+    FileNotFoundError: no checkpoint is there.
+    ValueError: the checkpoint is of a stage that trains no whole model, or it is a
+      reward model, whose decoder has forgotten how to write.
+  """
+  params = load_params(folder, keep_dtype=True)
+  if (_workdir(folder) / _REWARDS).exists():
+    raise ValueError(f"{folder} holds a reward model, which writes no replies")
+  lacking = [part for part in PARTS if part not in params]
+  if lacking:
+    raise ValueError(f"{folder} holds {sorted(params)} and lacks {lacking}")
+  return Model(
+    {part: params[part] for part in PARTS},
+    load_size(folder),
+    load_tokenizer(folder),
+  )
+
+
+def _workdir(folder: epath.PathLike) -> epath.Path:
+  return storage.step_folder(folder).parent.parent
