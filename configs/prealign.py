@@ -38,6 +38,8 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none"
+  c.head_chunks = 1
+  c.attention = "auto"
 
   c.data = ConfigDict()
   c.data.split = "train"
@@ -86,6 +88,8 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none"
+  c.head_chunks = 1
+  c.attention = "auto"
 
   c.data = ConfigDict()
   c.data.split = "train"

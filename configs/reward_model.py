@@ -33,6 +33,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none"
+  c.head_chunks = 1
+  c.attention = "auto"
 
   c.dimensions = (
     "overall",

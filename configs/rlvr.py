@@ -34,6 +34,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.microbatches = 1
   c.dtype = "float32"
   c.remat = "none" if tiny else "full"
+  c.head_chunks = 1
+  c.attention = "auto"
 
   c.sampling = {
     "samples": 4 if arg.smoke else 8 if tiny else 16,

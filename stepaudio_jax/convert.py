@@ -67,9 +67,7 @@ def import_(
   made.refuse()
   split = None
   if mesh:
-    split = functools.partial(
-      sharding.parameter, sharding.split_mesh(mesh_lengths(mesh))
-    )
+    split = functools.partial(sharding.parameter, sharding.mesh(mesh_lengths(mesh)))
   leaves = reading.leaves(made, seed=seed, split=split)
   if dry_run:
     return made

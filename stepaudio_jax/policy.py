@@ -18,6 +18,7 @@ from stepaudio_jax.core import masked
 from stepaudio_jax.core.types import Array, Experience, Mean, Params, Replies
 from stepaudio_jax.models import heads
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.models.vocabulary import TokenScores
 from stepaudio_jax.rl.parts.aggregate import aggregate
 from stepaudio_jax.rl.parts.kl import kl
 
@@ -56,19 +57,17 @@ def measured(
   params: Params, replies: Replies, *, model: StepAudio, temperature: float
 ) -> Measured:
   """Log-probability and entropy of each reply token under `params`."""
-  logits_BQTV = tempered_logits(params, replies, model, temperature)
-  logprob_BQTV = jax.nn.log_softmax(logits_BQTV)
-  entropy_BQT = -(jnp.exp(logprob_BQTV) * logprob_BQTV).sum(-1)
-  return Measured(_chosen(logprob_BQTV, replies.token_BQT), entropy_BQT)
+  scores = _scores(params, replies, model, temperature)
+  shape = replies.token_BQT.shape
+  return Measured(scores.logprob_BT.reshape(shape), scores.entropy_BT.reshape(shape))
 
 
 def logprobs(
   params: Params, replies: Replies, *, model: StepAudio, temperature: float
 ) -> Array:
   """logprob_BQT of each reply token, by the road that the gradient takes."""
-  logits_BQTV = tempered_logits(params, replies, model, temperature)
-  chosen_BQT = _chosen(logits_BQTV, replies.token_BQT)
-  return chosen_BQT - jax.nn.logsumexp(logits_BQTV, axis=-1)
+  scores = _scores(params, replies, model, temperature)
+  return scores.logprob_BT.reshape(replies.token_BQT.shape)
 
 
 def values(critic: Params, replies: Replies, *, model: StepAudio) -> Array:
@@ -78,8 +77,7 @@ def values(critic: Params, replies: Replies, *, model: StepAudio) -> Array:
     critic: {"adaptor", "decoder", "value"}, a copy of the policy with a value head.
   """
   x_BQTD = _before(critic, replies, model)
-  flat_BTD = x_BQTD.reshape(-1, *x_BQTD.shape[2:])
-  value_BT = heads.ValueHead().apply({"params": critic["value"]}, flat_BTD)
+  value_BT = heads.ValueHead().apply({"params": critic["value"]}, _flat(x_BQTD))
   return value_BT.reshape(x_BQTD.shape[:3])
 
 
@@ -93,19 +91,14 @@ def _before(params: Params, replies: Replies, model: StepAudio) -> Array:
   return jnp.concatenate([first_BQ1D, x_BQTD[:, :, :-1]], axis=2)
 
 
-def tempered_logits(
+def _scores(
   params: Params, replies: Replies, model: StepAudio, temperature: float
-) -> Array:
-  """Tempered logits_BQTV of the reply tokens."""
-  x_BQTD = _before(params, replies, model)
-  flat_BTD = x_BQTD.reshape(-1, *x_BQTD.shape[2:])
+) -> TokenScores:
+  """Of the reply tokens, [B·Q, T]."""
+  x_BTD = _flat(_before(params, replies, model))
   part = {"decoder": params["decoder"]}
-  logits_BTV = model.apply({"params": part}, flat_BTD, method="logits")
-  return logits_BTV.reshape(*x_BQTD.shape[:3], -1) / temperature
-
-
-def _chosen(x_BQTV: Array, token_BQT: Array) -> Array:
-  return jnp.take_along_axis(x_BQTV, token_BQT[..., None], axis=-1)[..., 0]
+  token_BT = _flat(replies.token_BQT)
+  return model.apply({"params": part}, x_BTD, token_BT, temperature, method="judged")
 
 
 def grouped(replies: Replies, experience: Experience, beta: float) -> Update:

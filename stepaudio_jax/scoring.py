@@ -44,13 +44,7 @@ def rewards(
 
 def _surprise(model: Any, backbone: Params, x_BQTD: Array, token_BQT: Array) -> Array:
   """Log-odds of each token against the likeliest one there, ≤ 0; 0 for the first."""
-  rows, branches, length, width = x_BQTD.shape
-  logits = model.apply(
-    {"params": backbone},
-    x_BQTD.reshape(rows * branches, length, width),
-    method="logits",
-  )
-  logits_BQTV = logits.reshape(rows, branches, length, -1)[:, :, :-1]
-  said_BQT = jnp.take_along_axis(logits_BQTV, token_BQT[:, :, 1:, None], -1)[..., 0]
-  surprise_BQT = said_BQT - logits_BQTV.max(-1)
-  return jnp.pad(surprise_BQT, ((0, 0), (0, 0), (1, 0)))
+  x_BTD = x_BQTD.reshape(-1, *x_BQTD.shape[2:])[:, :-1]
+  token_BT = token_BQT.reshape(-1, token_BQT.shape[2])[:, 1:]
+  scores = model.apply({"params": backbone}, x_BTD, token_BT, method="judged")
+  return jnp.pad(scores.margin_BT, ((0, 0), (1, 0))).reshape(token_BQT.shape)

@@ -1,19 +1,33 @@
-"""The mesh a recipe asks for. Rows are split over `data`; parameters are replicated.
+"""The mesh a recipe asks for, and where every array lies on it.
 
-An import may split parameters too (`parameter`): each goes to its shard as it is read.
+One table, `RULES`, says which mesh axis splits a logical axis: of parameters and of
+activations (models/layers.py names both). Rows of a batch go over `data` and `fsdp`,
+parameters over `fsdp` and `tensor`, heads and widths of a layer over `tensor`, the
+length of a row over `context`. The optimiser's moments lie as their parameters do.
 """
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from stepaudio_jax.core import tree
+from stepaudio_jax.core.types import Params, TrainState
+from stepaudio_jax.models import step_audio
+from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.models.step_audio import StepAudio
+
 MESH_AXES = ("data", "fsdp", "tensor", "context")
-# Logical axis of a parameter (models/layers.py) → the mesh axis that splits it.
+ROW_AXES = ("data", "fsdp")
+# Logical axis of a parameter → the mesh axis that splits it; no others are split.
 PARAMETER_RULES = {
   "embed": "fsdp",
   "audio_embed": "fsdp",
@@ -25,43 +39,84 @@ PARAMETER_RULES = {
   "audio_mlp": "tensor",
   "adaptor": "tensor",
 }
+RULES = {
+  **PARAMETER_RULES,
+  # What splits a parameter over `fsdp` splits it in storage alone: each layer gathers
+  # its weights when it needs them.
+  **{f"used_{k}": v for k, v in PARAMETER_RULES.items() if v != "fsdp"},
+  "activation_batch": ROW_AXES,
+  "activation_length": "context",
+  "activation_heads": "tensor",
+  "activation_kv_heads": "tensor",
+  "activation_mlp": "tensor",
+  "activation_vocab": "tensor",
+}
 
 
-def mesh(c: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """The mesh of `c.{data,fsdp,tensor,context}`; `data` may be −1, all devices.
-
-  Raises:
-    ValueError: `data` is not the number of devices, or an axis that would split
-      parameters is not 1.
-  """
-  split = {axis: c[axis] for axis in MESH_AXES if axis != "data" and c[axis] != 1}
-  if split:
-    raise ValueError(f"mesh axes {split} must be 1: parameters are not split as yet")
-  return split_mesh(c, devices)
-
-
-def split_mesh(
-  lengths: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+def mesh(
+  lengths: ConfigDict | Mapping[str, int],
+  devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
   """The mesh of those lengths, of all devices; one length may be −1, what is left.
 
+  Devices of one slice are neighbours in the order that its wiring asks for. Of several
+  slices, which a slower network joins, `data` counts the slices first.
+
   Raises:
-    ValueError: their product is not the number of devices.
+    ValueError: the lengths' product is not the number of devices, or `data` is no
+      multiple of the slices.
   """
   devices = jax.devices() if devices is None else devices
   lengths = {axis: lengths[axis] for axis in MESH_AXES}
+  asked = dict(lengths)
   free = [axis for axis, length in lengths.items() if length == -1]
   if len(free) == 1:
     lengths[free[0]] = -(len(devices) // math.prod(lengths.values()))
   if min(lengths.values()) < 1 or math.prod(lengths.values()) != len(devices):
-    raise ValueError(f"mesh {lengths} does not fit {len(devices)} devices")
-  return jax.make_mesh(
-    tuple(lengths.values()),
-    MESH_AXES,
-    # Explicit axes, the default now, make linen's logical constraints raise.
-    axis_types=(AxisType.Auto,) * len(MESH_AXES),
-    devices=devices,
+    raise ValueError(f"mesh {asked} does not fit {len(devices)} devices")
+  # Explicit axes, the default now, make linen's logical constraints raise.
+  auto = (AxisType.Auto,) * len(MESH_AXES)
+  return Mesh(_ordered(lengths, devices), MESH_AXES, axis_types=auto)
+
+
+def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+  shape = tuple(lengths.values())
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices == 1:
+    return mesh_utils.create_device_mesh(shape, devices)
+  if lengths["data"] % slices:
+    raise ValueError(
+      f"mesh {dict(lengths)}: `data` is no multiple of the {slices} slices, and no "
+      "other axis may cross the network between them"
+    )
+  within = (lengths["data"] // slices, *shape[1:])
+  across = (slices, *(1 for _ in shape[1:]))
+  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+
+
+def model(c: ConfigDict, size: Size, mesh_: Mesh) -> StepAudio:
+  """The model of a recipe, with the attention of the mesh's devices."""
+  return step_audio.named(
+    size,
+    dtype=c.dtype,
+    remat=c.remat,
+    head_chunks=c.head_chunks,
+    attention=c.attention,
+    platform=mesh_.devices.flat[0].platform,
   )
+
+
+@contextlib.contextmanager
+def over(mesh_: Mesh) -> Iterator[None]:
+  """Programs traced in here are split over the mesh by `RULES`.
+
+  On one device there is nothing to split, and no constraint in any program.
+  """
+  with contextlib.ExitStack() as stack:
+    if mesh_.size > 1:
+      stack.enter_context(jax.set_mesh(mesh_))
+      stack.enter_context(nn.logical_axis_rules(tuple(RULES.items())))
+    yield
 
 
 def parameter(
@@ -73,7 +128,7 @@ def parameter(
     ValueError: an axis is no multiple of the devices that would split it.
   """
   spec = [PARAMETER_RULES.get(name) for name in names]
-  for length, name, axis in zip(shape, names, spec, strict=True):
+  for length, name, axis in zip(shape, names, spec, strict=bool(names)):
     if axis and length % mesh_.shape[axis]:
       raise ValueError(
         f"parameter {path}: its axis {name!r} of {length} cannot be split over the "
@@ -82,17 +137,113 @@ def parameter(
   return NamedSharding(mesh_, PartitionSpec(*spec))
 
 
+def parameters(
+  mesh_: Mesh, axes: Mapping[str, Sequence[str | None]], abstract: Params
+) -> Params:
+  """How every parameter lies on the mesh, a tree like `abstract`.
+
+  Args:
+    axes: step_audio.axis_names's. A leaf has those of the path that ends its own, as
+      the critic's copy of the decoder has the decoder's; without any, as heads are, it
+      is on every device.
+  """
+
+  def one(path: Any, leaf: Any) -> NamedSharding:
+    name, found = tree.path_text(path), _ending(path, axes)
+    return parameter(mesh_, name, leaf.shape, axes[found] if found else ())
+
+  return jax.tree_util.tree_map_with_path(one, abstract)
+
+
+def state(mesh_: Mesh, abstract: TrainState, params: Params) -> TrainState:
+  """Shardings of a state, given those of all its parameters, trained and frozen.
+
+  A moment of the optimiser lies as the parameter whose path ends its own; what belongs
+  to none, as its counters do, is on every device.
+
+  Raises:
+    ValueError: a moment of another shape than its parameter.
+  """
+  trained = {name: params[name] for name in abstract.params}
+  shapes = {path: leaf.shape for path, leaf in tree.named_leaves(abstract.params)}
+  places = dict(tree.named_leaves(trained))
+
+  def moment(path: Any, leaf: Any) -> NamedSharding:
+    found = _ending(path, places)
+    if found and shapes[found] != leaf.shape:
+      name = tree.path_text(path)
+      raise ValueError(
+        f"optimiser state {name} {leaf.shape} has not its parameter's shape "
+        f"{shapes[found]}, so nothing says how it is to be split"
+      )
+    return places[found] if found else replicated(mesh_)
+
+  return dataclasses.replace(
+    abstract,
+    params=trained,
+    frozen={name: params[name] for name in abstract.frozen},
+    opt_state=jax.tree_util.tree_map_with_path(moment, abstract.opt_state),
+    step=replicated(mesh_),
+    rng=replicated(mesh_),
+  )
+
+
+def _ending(path: Any, known: Mapping[str, Any]) -> str | None:
+  """The longest end of a path that is known."""
+  ends = (tree.path_text(path[first:]) for first in range(len(path)))
+  return next((end for end in ends if end in known), None)
+
+
+def placed(value: Any, sharding: NamedSharding) -> jax.Array:
+  """A host array, the same on every process, as one that lies so."""
+  value = np.asarray(value)
+  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def placer(
+  mesh_: Mesh, axes: Mapping[str, Sequence[str | None]], dtypes: Mapping[str, Any]
+) -> Callable[[str, np.ndarray], jax.Array]:
+  """(path, host array) → the parameter on the mesh: what a checkpoint's reader calls.
+
+  Args:
+    axes: see `parameters`.
+    dtypes: of the parts that are placed ("decoder"); others stay as they are.
+  """
+
+  def place(path: str, leaf: np.ndarray) -> Any:
+    part = path.split("/")[0]
+    if part not in dtypes:
+      return leaf
+    lies = parameter(mesh_, path, leaf.shape, axes.get(path, ()))
+    return placed(leaf.astype(dtypes[part], copy=False), lies)
+
+  return place
+
+
+def gathered(values: Any) -> Any:
+  """Arrays of any layout as whole host arrays, on every process."""
+
+  def one(value: Any) -> np.ndarray:
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+      whole = NamedSharding(value.sharding.mesh, PartitionSpec())
+      value = jax.jit(lambda x: x, out_shardings=whole)(value).addressable_data(0)
+    return np.asarray(value)
+
+  return jax.tree.map(one, values)
+
+
 def rows(batch_size: int, microbatches: int, mesh_: Mesh) -> int:
   """Rows of a micro-batch on one device.
 
   Raises:
     ValueError: they are not a whole number.
   """
-  parts = microbatches * mesh_.shape["data"]
+  devices = math.prod(mesh_.shape[axis] for axis in ROW_AXES)
+  parts = microbatches * devices
   if microbatches < 1 or batch_size % parts:
     raise ValueError(
       f"batch_size {batch_size} is not a multiple of {microbatches} microbatches × "
-      f"{mesh_.shape['data']} devices on the data axis"
+      f"{devices} devices on the axes {ROW_AXES}"
     )
   return batch_size // parts
 
@@ -102,9 +253,14 @@ def replicated(mesh_: Mesh) -> NamedSharding:
   return NamedSharding(mesh_, PartitionSpec())
 
 
+def by_rows(mesh_: Mesh) -> NamedSharding:
+  """Of arrays whose first axis are rows: those of a batch, the prompts of replies."""
+  return NamedSharding(mesh_, PartitionSpec(ROW_AXES))
+
+
 def put(batch: Any, mesh_: Mesh) -> Any:
-  """Host arrays of this process, as arrays sharded by rows over the data axis."""
-  rows = NamedSharding(mesh_, PartitionSpec("data"))
+  """Host arrays of this process's rows, as arrays of all rows."""
+  rows_ = by_rows(mesh_)
   return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)), batch
+    lambda x: jax.make_array_from_process_local_data(rows_, np.asarray(x)), batch
   )

@@ -1,5 +1,6 @@
 """The one training step, and the loss of each supervised objective."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from stepaudio_jax import losses, scoring
-from stepaudio_jax.core import masked
+from stepaudio_jax import losses, scoring, sharding
+from stepaudio_jax.core import masked, tree
 from stepaudio_jax.core.types import (
   Array,
   Batch,
@@ -49,6 +51,36 @@ def finite(
     if not math.isfinite(values[name]):
       raise NonFiniteLoss(f"{name} is {values[name]} at step {step}, examples {ids}")
   return values
+
+
+def initial_state(
+  params: Params, trained: Sequence[str], tx: optax.GradientTransformation, key: Array
+) -> TrainState:
+  """The state before the first step, laid out as `params` are.
+
+  Args:
+    params: on a mesh (sharding.placer); those of `trained` have an optimiser state.
+    key: of the step's randomness.
+  """
+  ours, frozen = tree.split(params, tuple(trained))
+  places = jax.tree.map(lambda leaf: leaf.sharding, params)
+  mesh = jax.tree.leaves(places)[0].mesh
+  data = jax.device_get(jax.random.key_data(key))
+  abstract = jax.eval_shape(tx.init, ours)
+  state = TrainState(ours, frozen, abstract, np.zeros((), np.int32), data)
+  lies = sharding.state(mesh, state, places)
+  return dataclasses.replace(
+    state,
+    opt_state=jax.jit(tx.init, out_shardings=lies.opt_state)(ours),
+    step=sharding.placed(state.step, lies.step),
+    rng=sharding.placed(data, lies.rng),
+  )
+
+
+def jitted(step: Callable, state: TrainState) -> Callable:
+  """`train_step` as a program whose new state replaces the old and lies as `state`."""
+  lies = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(lies, None))
 
 
 def train_step(
@@ -131,8 +163,10 @@ def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:
 
   def loss_fn(params: Params, batch: Batch, rng: Array) -> losses.Sums:
     del rng
-    logits_BTV = model.apply({"params": params}, batch)
-    return losses.next_token(logits_BTV, batch, sources)
+    apply = functools.partial(model.apply, {"params": params})
+    x_BTD = apply(batch, method="hidden")
+    scores = apply(x_BTD, losses.targets(batch), method="judged")
+    return losses.next_token(scores, batch, sources)
 
   return loss_fn
 

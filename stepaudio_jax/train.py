@@ -13,13 +13,12 @@ from contextlib import closing
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
 from stepaudio_jax import checkpoint, logs, optim, origins, sharding, steps, workdirs
 from stepaudio_jax.core import entry, recipe, tree
-from stepaudio_jax.core.types import Array, Params, TrainState
+from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.data import hearing, loader
 from stepaudio_jax.evals.parts.hearing import frozen_encoder
 from stepaudio_jax.models import heads, hear, step_audio
@@ -29,6 +28,7 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
+  *("head_chunks", "attention"),
   *("init", "fresh", "objective", "trainable"),
   *("total_steps", "batch_size", "microbatches"),
   *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
@@ -51,15 +51,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
   size = origins.start_size(c.size, c.init)
-  model = step_audio.named(size, c.dtype, c.remat)
+  model = sharding.model(c, size, mesh)
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
-  params = initial_params(c, model.size, tokenizer, init_key)
-  trained, frozen = tree.split(params, tuple(c.trainable))
+  params = initial_params(c, model.size, tokenizer, init_key, mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
-  rng = jax.random.key_data(step_key)
-  state = TrainState(trained, frozen, tx.init(trained), jnp.int32(0), rng)
-  state = jax.device_put(state, sharding.replicated(mesh))
-  counts = [f"{tree.parameter_count(part):,}" for part in (trained, frozen)]
+  state = steps.initial_state(params, c.trainable, tx, step_key)
+  del params  # the state's, which the first step overwrites
+  counts = [f"{tree.parameter_count(p):,}" for p in (state.params, state.frozen)]
   logs.say(f"{counts[0]} trained, {counts[1]} frozen parameters")
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
@@ -84,14 +82,12 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
-  step_fn = jax.jit(
-    functools.partial(
-      steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
-    ),
-    donate_argnums=0,
+  one = functools.partial(
+    steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
   )
+  step_fn = steps.jitted(one, state)
   save_s = 0.0  # of the checkpoints since the last row
-  with closing(batches), closing(saved), closing(metrics):
+  with sharding.over(mesh), closing(batches), closing(saved), closing(metrics):
     for step in range(start + 1, c.total_steps + 1):
       clock = time.perf_counter()
       batch, ids = next(batches)
@@ -130,9 +126,15 @@ def checked(c: ConfigDict) -> ConfigDict:
 
 
 def initial_params(
-  c: ConfigDict, size: Size, tokenizer: Tokenizer, rng: Array
+  c: ConfigDict,
+  size: Size,
+  tokenizer: Tokenizer,
+  rng: Array,
+  mesh: jax.sharding.Mesh,
 ) -> Params:
-  """Parameters at step 0: read from `c.init`, anew where `c.fresh` says so.
+  """Parameters at step 0 on the mesh: read from `c.init`, anew where `c.fresh` says so.
+
+  Trained ones are float32; frozen ones are held in `c.dtype`, which alone is used.
 
   Raises:
     ValueError: a part is neither in `c.init` nor in `c.fresh`, or a shape differs.
@@ -147,12 +149,23 @@ def initial_params(
       made["hear"] = hear.init_params(heads_key, listeners, size.encoder_width)
     if "rewards" in parts:
       made["rewards"] = heads.init_rewards(heads_key, size.width, len(c.dimensions))
-    return {part: made[part] for part in names}
+    return {
+      part: jax.tree.map(lambda x, d=dtypes[part]: x.astype(d), made[part])
+      for part in names
+    }
 
+  dtypes = dict.fromkeys(parts, c.dtype) | dict.fromkeys(c.trainable, "float32")
+  axes = step_audio.axis_names(size)
   wanted = jax.eval_shape(functools.partial(anew, names=parts), rng)
+  places = sharding.parameters(mesh, axes, wanted)
   # Compiled as one program, parts that are not asked for are not computed.
-  fresh = jax.jit(anew, static_argnames="names")(rng, names=tuple(c.fresh))
-  loaded = workdirs.load_params(c.init) if c.init else {}
+  fresh = jax.jit(
+    anew,
+    static_argnames="names",
+    out_shardings={part: places[part] for part in c.fresh},
+  )(rng, names=tuple(c.fresh))
+  place = sharding.placer(mesh, axes, {p: dtypes[p] for p in parts if p not in fresh})
+  loaded = workdirs.load_params(c.init, place=place) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in fresh]
   if lacking:
     raise ValueError(

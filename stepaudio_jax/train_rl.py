@@ -46,6 +46,7 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
+  *("head_chunks", "attention"),
   *("init", "reference", "reward_model"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
@@ -76,30 +77,34 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   sharding.rows(c.heldout.batch_size, 1, mesh)
   size = origins.start_size(c.size, c.init)
-  model = step_audio.named(size, c.dtype, c.remat)
+  model = sharding.model(c, size, mesh)
   algorithm = rl.load(c.algorithm.name)
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
   sources = {"init": c.init, "reference": c.reference or c.init}
   sources |= {"reward_model": c.reward_model} if c.reward_model else {}
   sources = origins.pinned(workdir, sources)
-  loaded = workdirs.load_params(sources["init"])
+  axes = step_audio.axis_names(size)
+  held = dict.fromkeys(_SPEAKING, "float32") | {"encoder": c.dtype}
+  loaded = workdirs.load_params(
+    sources["init"], place=sharding.placer(mesh, axes, held)
+  )
   tx = optimiser(c, algorithm)
   state = initial_state(c, loaded, tx, algorithm)
-  state = jax.device_put(state, sharding.replicated(mesh))
-  same = sources["reference"] == sources["init"]
-  reference = loaded if same else workdirs.load_params(sources["reference"])
-  reference = jax.device_put(_speaking(reference), sharding.replicated(mesh))
+  encoder = sharding.gathered(loaded["encoder"])
+  del loaded  # the state's, which the first step overwrites
+  place = sharding.placer(mesh, axes, dict.fromkeys(_SPEAKING, c.dtype))
+  reference = _speaking(workdirs.load_params(sources["reference"], place=place))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
-  ear = hearing.frozen_encoder(loaded, model)
+  ear = hearing.frozen_encoder({"encoder": encoder}, model)
   open_prompts = functools.partial(
     loader.prompts, c.data, cache=cache, tokenizer=tokenizer, **ear
   )
   feed = open_prompts(c.data.split)
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
-  reader = judge(c, sources, loaded["encoder"], tokenizer, mesh)
+  reader = judge(c, sources, encoder, tokenizer, mesh)
   scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
   player = functools.partial(Actor, model, tokenizer, scorer, reference, mesh)
   actor = player(Sampling(**c.sampling))
@@ -123,11 +128,12 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   samples = logs.Journal(workdir / "samples.jsonl", start_step=start)
   # Rows of step 0 are whole once there is a checkpoint.
   exams = logs.Journal(workdir / "heldout.jsonl", start_step=start or -1)
-  update = updater(c, model, algorithm, tx)
+  update = updater(c, model, algorithm, tx, state)
   advantages = jax.jit(functools.partial(advised, c, algorithm))
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   with (
+    sharding.over(mesh),
     closing(batches),
     closing(saved),
     closing(metrics),
@@ -212,14 +218,17 @@ def initial_state(
   algorithm: ModuleType,
 ) -> TrainState:
   """The policy of `c.init`; a critic starts as its copy with a value head."""
-  trained = _speaking(loaded)
+  params = {**_speaking(loaded), "encoder": loaded["encoder"]}
+  key = jax.random.key(c.seed)
   if algorithm.CRITIC:
-    width = loaded["decoder"]["norm"]["scale"].shape[-1]
-    value = heads.init_value(jax.random.key(c.seed), width)
-    trained["critic"] = {**_speaking(loaded), "value": value}
-  key = jax.random.key_data(jax.random.key(c.seed))
-  frozen = {"encoder": loaded["encoder"]}
-  return TrainState(trained, frozen, tx.init(trained), jnp.int32(0), key)
+    scale = loaded["decoder"]["norm"]["scale"]
+    everywhere = sharding.replicated(scale.sharding.mesh)
+    make = functools.partial(heads.init_value, width=scale.shape[-1])
+    value = jax.jit(make, out_shardings=everywhere)(key)
+    # Its own copy: a step overwrites both.
+    params["critic"] = {**jax.tree.map(jnp.copy, _speaking(loaded)), "value": value}
+  trained = [part for part in params if part != "encoder"]
+  return steps.initial_state(params, trained, tx, key)
 
 
 def _speaking(params: Params) -> Params:
@@ -270,9 +279,17 @@ def advised(c: ConfigDict, algorithm: ModuleType, experience: Experience) -> Exp
 
 
 def updater(
-  c: ConfigDict, model: Any, algorithm: ModuleType, tx: optax.GradientTransformation
+  c: ConfigDict,
+  model: Any,
+  algorithm: ModuleType,
+  tx: optax.GradientTransformation,
+  like: TrainState,
 ) -> Any:
-  """(state, played, step, ids) → (state, values): epochs × minibatches updates."""
+  """(state, played, step, ids) → (state, values): epochs × minibatches updates.
+
+  Args:
+    like: a state that lies as the states are to lie.
+  """
   loss_fn = policy.policy_loss(
     model,
     algorithm,
@@ -284,7 +301,7 @@ def updater(
   one = functools.partial(
     steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
   )
-  step_fn = jax.jit(one, donate_argnums=0)
+  step_fn = steps.jitted(one, like)
   beta = c.kl.beta if c.kl.where == "loss" else 0.0
   size = c.prompts_per_step // c.minibatches
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 from etils import epath
 
 from stepaudio_jax.core import storage, tree
@@ -19,13 +21,23 @@ _TOKENIZER = "tokenizer"
 _REWARDS = "reward_model.json"
 
 
-def load_params(folder: epath.PathLike, *, keep_dtype: bool = False) -> Params:
+def load_params(
+  folder: epath.PathLike,
+  *,
+  keep_dtype: bool = False,
+  place: Callable[[str, np.ndarray], Any] | None = None,
+) -> Params:
   """All parameters, trained and frozen, of a workdir's newest step, on the host.
 
   Args:
     keep_dtype: as they are stored; otherwise as the float32 that training needs.
+    place: (path, host array) → what is kept of it, called as each is read; see
+      sharding.placer.
   """
-  return tree.nested(storage.Leaves(folder).read(keep_dtype=keep_dtype))
+  read = storage.Leaves(folder).read(keep_dtype=keep_dtype)
+  if place is None:
+    return tree.nested(read)
+  return tree.nested((path, place(path, leaf)) for path, leaf in read)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 from configs import sft
-from stepaudio_jax import convert, generate, origins, train, train_rl, workdirs
+from stepaudio_jax import (
+  convert,
+  generate,
+  origins,
+  sharding,
+  train,
+  train_rl,
+  workdirs,
+)
 from stepaudio_jax.core import storage, tree
 from stepaudio_jax.hf import hub
+from stepaudio_jax.models import step_audio
 from stepaudio_jax.text import tokenizer as tokenizers
 from tests import tones
 from tests.hf import directories, exports
@@ -95,7 +104,8 @@ def sft_recipe(world, init):
 
 def test_training_starts_from_it_in_float32(imported, tokenizer):
   c, size = sft_recipe(imported, imported), workdirs.load_size(imported)
-  params = train.initial_params(c, size, tokenizer, jax.random.key(0))
+  mesh = sharding.mesh(c.mesh)
+  params = train.initial_params(c, size, tokenizer, jax.random.key(0), mesh)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
   arrays = directories.tensors()
   norm = params["decoder"]["norm"]["scale"]
@@ -122,12 +132,14 @@ def test_policy_gradients_start_from_float32_too(imported):
   class NoCritic:
     CRITIC = False
 
-  state = train_rl.initial_state(
-    sft_recipe(imported, imported),
-    workdirs.load_params(imported),
-    optax.adam(1e-3),
-    NoCritic,
+  c, size = sft_recipe(imported, imported), workdirs.load_size(imported)
+  place = sharding.placer(
+    sharding.mesh(c.mesh),
+    step_audio.axis_names(size),
+    dict.fromkeys(step_audio.PARTS, np.float32),
   )
+  params = workdirs.load_params(imported, place=place)
+  state = train_rl.initial_state(c, params, optax.adam(1e-3), NoCritic)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.frozen))}
   assert dtypes == {np.dtype(np.float32)}
 

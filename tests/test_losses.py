@@ -12,6 +12,7 @@ import torch
 from stepaudio_jax import losses
 from stepaudio_jax.core import masked
 from stepaudio_jax.core.types import Batch
+from stepaudio_jax.models import vocabulary
 
 
 def batch_of(token, loss, segment, source=None):
@@ -30,12 +31,16 @@ def batch_of(token, loss, segment, source=None):
   )
 
 
+def said(logits_BTV, batch):
+  return vocabulary.scored(logits_BTV, losses.targets(batch))
+
+
 def test_next_token_by_hand():
   # Tokens 1 0 | 1 1, the second half another segment; every token is marked. The
   # first of each segment has no predecessor, so t=1 and t=3 alone count.
   logits_BTV = jnp.log(jnp.array([[[0.2, 0.8], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]]]))
   batch = batch_of([[1, 0, 1, 1]], [[1, 1, 1, 1]], [[1, 1, 2, 2]], [[0, 0, 1, 1]])
-  total, metrics = losses.next_token(logits_BTV, batch, ("a", "b"))
+  total, metrics = losses.next_token(said(logits_BTV, batch), batch, ("a", "b"))
   first, second = -math.log(0.2), -math.log(0.1)
   assert float(total) == pytest.approx(first + second, rel=1e-6)
   assert float(metrics["loss"].count) == 2
@@ -50,7 +55,9 @@ def test_next_token_gradient_is_zero_wherever_nothing_is_predicted():
   loss = [[0, 0, 1, 1, 1], [0, 1, 0, 0, 0]]
   segment = [[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]]
   batch = batch_of(rng.integers(7, size=(2, 5)), loss, segment)
-  grad_BTV = jax.grad(lambda x: losses.next_token(x, batch, ())[0])(logits_BTV)
+  grad_BTV = jax.grad(lambda x: losses.next_token(said(x, batch), batch, ())[0])(
+    logits_BTV
+  )
   # Position t predicts t + 1: (0,1)→2 and (0,3)→4 and (1,0)→1; (0,2)→3 crosses.
   touched = {(b, t) for b, t in np.argwhere(np.abs(grad_BTV).sum(-1) > 0).tolist()}
   assert touched == {(0, 1), (0, 3), (1, 0)}
@@ -59,7 +66,7 @@ def test_next_token_gradient_is_zero_wherever_nothing_is_predicted():
 def test_next_token_ignores_what_nan_lies_outside_the_mask():
   batch = batch_of([[0, 1, 0]], [[0, 1, 0]], [[1, 1, 0]])
   logits_BTV = jnp.zeros((1, 3, 2)).at[0, 1:].set(jnp.nan)
-  total, _ = losses.next_token(logits_BTV, batch, ())
+  total, _ = losses.next_token(said(logits_BTV, batch), batch, ())
   assert float(total) == pytest.approx(math.log(2), rel=1e-6)
 
 

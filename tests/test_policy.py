@@ -93,11 +93,22 @@ def test_log_probs_are_those_of_the_sampler(params, played):
   np.testing.assert_allclose(got_BT, rollout.logprob_BT, atol=1e-5)
 
 
+def tempered_logits(params, replies, temperature):
+  """Whole logits_BQTV of the reply tokens."""
+  apply = functools.partial(MODEL.apply, {"params": params})
+  x_BD, x_BQTD = apply(replies, method="branches")
+  first_BQ1D = jnp.broadcast_to(x_BD[:, None, None], x_BQTD[:, :, :1].shape)
+  before_BQTD = jnp.concatenate([first_BQ1D, x_BQTD[:, :, :-1]], axis=2)
+  flat_BTD = before_BQTD.reshape(-1, *before_BQTD.shape[2:])
+  logits_BTV = apply(flat_BTD, method="logits")
+  return logits_BTV.reshape(*x_BQTD.shape[:3], -1) / temperature
+
+
 def test_measured_log_probs_and_entropy_by_hand(params, played):
   replies, _rollout, temperature = played
   measure = functools.partial(policy.measured, model=MODEL, temperature=temperature)
   found = measure(params, replies)
-  logits = policy.tempered_logits(params, replies, MODEL, temperature)
+  logits = tempered_logits(params, replies, temperature)
   probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   entropy = -(probability * np.log(probability)).sum(-1)
   np.testing.assert_allclose(found.entropy_BQT, entropy, atol=1e-5)

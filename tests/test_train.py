@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from configs import midtrain, prealign, sft
-from stepaudio_jax import checkpoint, logs, steps, train, workdirs
+from stepaudio_jax import checkpoint, logs, sharding, steps, train, workdirs
 from stepaudio_jax.core import recipe, storage, tree
 from stepaudio_jax.models import sizes, step_audio
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -160,7 +160,7 @@ def test_saving_is_timed_apart(world, tmp_path, monkeypatch):
 def test_fresh_parts_are_the_models_own_and_the_others_are_read(world, heard):
   c = talk_recipe(world, heard)
   tokenizer, rng = tokenizers.load(c.tokenizer), jax.random.key(7)
-  params = train.initial_params(c, LITTLE, tokenizer, rng)
+  params = train.initial_params(c, LITTLE, tokenizer, rng, sharding.mesh(c.mesh))
   made = step_audio.init_params(jax.random.split(rng)[0], LITTLE)
   for part in ("adaptor", "decoder"):
     assert tree.content_hash(params[part]) == tree.content_hash(made[part])
@@ -313,12 +313,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
     ({"size": "huge"}, r"unknown size 'huge'.*step_audio_r1"),
     ({"objective": "sing"}, r"unknown objective 'sing'.*'hear', 'next_token', 'pref"),
     ({"dtype": "float64"}, r"unknown dtype 'float64'.*\['bfloat16', 'float32'\]"),
-    ({"remat": "some"}, r"unknown remat 'some'.*'dots', .*'full', 'none'"),
+    ({"remat": "some"}, r"unknown remat 'some'.*'attention', 'dots', .*'full', 'minimal'"),
     ({"fresh": ("encoder",)}, r"\['hear'\] are not in init=''"),
     ({"fresh": ("ear", "hear")}, r"unknown parts \['ear'\].*'encoder', 'hear'"),
     ({"optim.name": "adamm"}, r"unknown optimiser 'adamm'.*adamw"),
     ({"optim.schedule": "sine"}, r"unknown schedule 'sine'.*cosine"),
-    ({"mesh.tensor": 2}, r"mesh axes \{'tensor': 2\} must be 1"),
+    ({"mesh.tensor": 2}, r"mesh .*'tensor': 2.* does not fit 1 devices"),
+    ({"attention": "flash"}, r"unknown attention 'flash'.*'auto', 'cudnn', 'plain'"),
+    ({"head_chunks": 0}, "head_chunks=0 must be at least 1"),
     ({"data.symbols": "phones"}, r"unknown CTC unit 'phones'.*letters"),
     ({"microbatches": 3}, r"batch_size 4 is not a multiple of 3 microbatches × 1 dev"),
     ({"data.mix": {"speach": 1.0}}, r"speach"),

@@ -13,7 +13,7 @@ from stepaudio_jax.core.types import Params
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
   """Yields ("decoder/layers/attn/query/kernel", leaf) in a fixed order."""
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    yield "/".join(_key_text(key) for key in path), leaf
+    yield path_text(path), leaf
 
 
 def nested(leaves: Iterable[tuple[str, Any]]) -> Params:
@@ -26,6 +26,11 @@ def nested(leaves: Iterable[tuple[str, Any]]) -> Params:
       node = node.setdefault(room, {})
     node[name] = leaf
   return out
+
+
+def path_text(path: Any) -> str:
+  """A path of jax.tree_util as text, "decoder/norm/scale"."""
+  return "/".join(_key_text(key) for key in path)
 
 
 def _key_text(key: Any) -> str:

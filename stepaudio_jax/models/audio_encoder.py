@@ -13,7 +13,7 @@ import numpy as np
 
 from stepaudio_jax.core import lengths
 from stepaudio_jax.core.types import Array
-from stepaudio_jax.models import layers
+from stepaudio_jax.models import attention, layers
 from stepaudio_jax.models.sizes import Size
 
 _WAVELENGTHS = 10_000.0  # Whisper: periods from 2π to 10,000·2π positions
@@ -55,10 +55,10 @@ class Attention(nn.Module):
       project("value", True),
     )
     everywhere = jnp.ones_like(key_segment_BU)
-    out = layers.attend(
+    out = attention.attend(
       query,
-      layers.heads_first(key),
-      layers.heads_first(value),
+      attention.heads_first(key),
+      attention.heads_first(value),
       everywhere,
       key_segment_BU,
       causal=False,
@@ -100,8 +100,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_BUE: Array, key_segment_BU: Array) -> tuple[Array, None]:
     norm = layers.LayerNorm(self.dtype, name="attn_norm")
-    attention = Attention(self.size, self.dtype, name="attn")
-    x_BUE = x_BUE + attention(norm(x_BUE), key_segment_BU)
+    attend = Attention(self.size, self.dtype, name="attn")
+    x_BUE = x_BUE + attend(norm(x_BUE), key_segment_BU)
     norm = layers.LayerNorm(self.dtype, name="mlp_norm")
     x_BUE = x_BUE + MLP(self.size, self.dtype, name="mlp")(norm(x_BUE))
     return layers.constrain(x_BUE, "batch", None, None), None

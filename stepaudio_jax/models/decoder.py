@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from stepaudio_jax.core.types import Array
-from stepaudio_jax.models import layers
+from stepaudio_jax.models import attention, layers, vocabulary
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.models.vocabulary import TokenScores
 
 
 @jax.tree_util.register_dataclass
@@ -33,9 +34,11 @@ class Cache:
 
 def empty_cache(size: Size, rows: int, slots: int, dtype: Any) -> Cache:
   shape = (size.layers, rows, size.kv_heads, slots, size.head_width)
+  axes = (None, "batch", "kv_heads", None, None)
+  zeros = layers.constrain(jnp.zeros(shape, dtype), *axes)
   return Cache(
-    k_ZBKSh=jnp.zeros(shape, dtype),
-    v_ZBKSh=jnp.zeros(shape, dtype),
+    k_ZBKSh=zeros,
+    v_ZBKSh=zeros,
     segment_BS=jnp.zeros((rows, slots), jnp.int32),
     used=jnp.zeros((), jnp.int32),
   )
@@ -58,6 +61,7 @@ def appended(cache: Cache, new: Cache) -> Cache:
 class Attention(nn.Module):
   size: Size
   dtype: Any
+  kernel: str
 
   @nn.compact
   def __call__(self, x_BTD, segment_BT, rotation, past):
@@ -78,10 +82,20 @@ class Attention(nn.Module):
     q_BTHh = layers.constrain(q_BTHh, "batch", "length", "heads", None)
     k_BTKh = layers.constrain(k_BTKh, "batch", None, "kv_heads", None)
     v_BTKh = layers.constrain(v_BTKh, "batch", None, "kv_heads", None)
-    k_BKTh, v_BKTh = layers.heads_first(k_BTKh), layers.heads_first(v_BTKh)
-    out_BTHh = layers.attend(
-      q_BTHh, k_BKTh, v_BKTh, segment_BT, segment_BT, causal=True, past=past
+    q_BTHh = layers.kept(q_BTHh, "query")
+    k_BKTh = attention.heads_first(layers.kept(k_BTKh, "key"))
+    v_BKTh = attention.heads_first(layers.kept(v_BTKh, "value"))
+    out_BTHh = attention.attend(
+      q_BTHh,
+      k_BKTh,
+      v_BKTh,
+      segment_BT,
+      segment_BT,
+      causal=True,
+      past=past,
+      kernel=self.kernel,
     )
+    out_BTHh = layers.kept(out_BTHh, "attention")
     out = layers.Linear(
       (size.width,),
       ("heads", "head", "embed"),
@@ -90,7 +104,7 @@ class Attention(nn.Module):
       gain=(2 * size.layers) ** -0.5,
       name="out",
     )
-    return out(out_BTHh), (k_BKTh, v_BKTh)
+    return layers.kept(out(out_BTHh), "out"), (k_BKTh, v_BKTh)
 
 
 class MLP(nn.Module):
@@ -104,7 +118,7 @@ class MLP(nn.Module):
     up = layers.Linear((size.ffn_width,), names, self.dtype, name="up")
     gain = (2 * size.layers) ** -0.5
     down = layers.Linear((size.width,), names[::-1], self.dtype, gain=gain, name="down")
-    x_BTF = nn.silu(gate(x_BTD)) * up(x_BTD)
+    x_BTF = nn.silu(layers.kept(gate(x_BTD), "gate")) * layers.kept(up(x_BTD), "up")
     return down(layers.constrain(x_BTF, "batch", "length", "mlp"))
 
 
@@ -117,6 +131,7 @@ class Layer(nn.Module):
 
   size: Size
   dtype: Any
+  kernel: str
 
   @nn.compact
   def __call__(self, x_BTD, past, past_segments, segment_BT, rotation):
@@ -126,8 +141,8 @@ class Layer(nn.Module):
       (*keys, segment_BS)
       for keys, segment_BS in zip(past or (), past_segments, strict=True)
     ]
-    attention = Attention(size, self.dtype, name="attn")
-    out_BTD, new = attention(norm(x_BTD), segment_BT, rotation, seen)
+    attend = Attention(size, self.dtype, self.kernel, name="attn")
+    out_BTD, new = attend(norm(x_BTD), segment_BT, rotation, seen)
     x_BTD = layers.constrain(x_BTD + out_BTD, "batch", "length", "embed")
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="mlp_norm")
     x_BTD = x_BTD + MLP(size, self.dtype, name="mlp")(norm(x_BTD))
@@ -139,6 +154,8 @@ class Decoder(nn.Module):
   size: Size
   dtype: Any = jnp.float32
   remat: str = "none"
+  head_chunks: int = 1
+  kernel: str = "plain"
 
   def setup(self):
     size = self.size
@@ -146,7 +163,7 @@ class Decoder(nn.Module):
     scanned = (0, nn.broadcast, nn.broadcast, nn.broadcast)
     self.layers = layers.stacked(
       Layer, depth=size.layers, remat=self.remat, scanned=scanned
-    )(size, self.dtype)
+    )(size, self.dtype, self.kernel)
     self.norm = layers.RMSNorm(size.norm_eps, self.dtype)
     self.head = layers.Linear(
       (size.vocabulary,), ("embed", "vocab"), self.dtype, output=jnp.float32
@@ -191,6 +208,14 @@ class Decoder(nn.Module):
     middle = ("length",) * (x.ndim == 3)
     return layers.constrain(self.head(x), "batch", *middle, "vocab")
 
+  def judged(self, x_BTD: Array, token_BT: Array, temperature: Any) -> TokenScores:
+    """Scores of tokens under the logits of the final norm's output at each."""
+    kernel = self.head.variables["params"]["kernel"]
+    kernel_DV = layers.used(kernel, ("embed", "vocab"), self.dtype)
+    return vocabulary.judged(
+      x_BTD.astype(self.dtype), kernel_DV, token_BT, temperature, self.head_chunks
+    )
+
   def _run(self, x_BTD, segment_BT, position_BT, caches: Sequence[Cache] | None):
     """(x_BTD, a cache of these slots), the latter None where `caches` is."""
     size = self.size
@@ -202,7 +227,9 @@ class Decoder(nn.Module):
     x_BTD, new = self.layers(x_BTD, past, segments, segment_BT, rotation)
     if new is not None:
       used = jnp.asarray(x_BTD.shape[1], jnp.int32)
-      new = Cache(*new, segment_BT.astype(jnp.int32), used)
+      axes = (None, "batch", "kv_heads", None, None)
+      k_ZBKSh, v_ZBKSh = (layers.constrain(x, *axes) for x in new)
+      new = Cache(k_ZBKSh, v_ZBKSh, segment_BT.astype(jnp.int32), used)
     return self.norm(x_BTD), new
 
 
@@ -214,5 +241,8 @@ class Embedding(nn.Module):
   def __call__(self, token_BT: Array) -> Array:
     shape = (self.size.vocabulary, self.size.width)
     init = nn.initializers.normal(0.02)
-    table = layers.parameter(self, "embedding", init, ("vocab", "embed"), shape)
-    return jnp.take(table, token_BT, axis=0).astype(self.dtype)
+    names = ("vocab", "embed")
+    table = layers.parameter(self, "embedding", init, names, shape)
+    # Cast first where rows travel between devices; elsewhere only what is taken.
+    used = layers.used(table, names, self.dtype) if layers.is_split() else table
+    return jnp.take(used, token_BT, axis=0).astype(self.dtype)

@@ -2,11 +2,11 @@
 
 Parameters are made float32, but may be used in bfloat16, as imports hold them. They
 carry logical axis names (`PARAMETER_AXES`); activations are constrained by
-`ACTIVATION_AXES`. Without a mesh and axis rules the names do nothing. Matrix products
+`ACTIVATION_AXES`. Where no axis rules are set (flax's `logical_axis_rules`), the names
+do nothing. Matrix products
 run in `dtype`; statistics, rotations and softmax in float32.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from stepaudio_jax.core.types import Array
 
@@ -44,21 +46,63 @@ ACTIVATION_AXES = (
   "activation_mlp",
   "activation_vocab",
 )
+# What the backward pass finds again instead of computing it (names of `kept`).
+_ATTENTION = ("query", "key", "value", "attention", "out")
+_ALL = (*_ATTENTION, "gate", "up")
+_policies = jax.checkpoint_policies
 REMAT_POLICIES = {
-  "full": None,  # keep nothing but each layer's input
-  "dots": jax.checkpoint_policies.dots_saveable,
-  "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": None,  # nothing but each layer's input
+  "attention": _policies.save_only_these_names(*_ATTENTION),
+  "minimal": _policies.save_only_these_names(*_ALL),
+  "offload": _policies.save_and_offload_only_these_names(  # in the host's memory
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=[*_ATTENTION],
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
+  "dots": _policies.dots_saveable,
+  "dots_no_batch": _policies.dots_with_no_batch_dims_saveable,
 }
 
 # So few layers are laid out one after another: on a CPU the loop costs a fifth more.
 _UNROLLED = 4
-_MASKED = -1e30  # finite: a row that sees nothing stays finite too
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
   """Shards an activation by logical names (short names of `ACTIVATION_AXES`)."""
-  names = tuple(axis and f"activation_{axis}" for axis in axes)
-  return nn.with_logical_constraint(x, names)
+  return _split(x, [axis and f"activation_{axis}" for axis in axes])
+
+
+def used(weight: Array, axes: Sequence[str | None], dtype: Any) -> Array:
+  """A parameter as a layer uses it: in `dtype`, gathered where storage alone splits it.
+
+  The cast comes first, so that the narrow type travels between devices.
+  """
+  return _split(weight.astype(dtype), [axis and f"used_{axis}" for axis in axes])
+
+
+def kept(x: Array, name: str) -> Array:
+  """Names an activation for `REMAT_POLICIES`."""
+  return checkpoint_name(x, name)
+
+
+def is_split() -> bool:
+  """Whether axis rules are set: the program is one for several devices."""
+  return bool(nn.get_logical_axis_rules())
+
+
+def _split(x: Array, names: Sequence[str | None]) -> Array:
+  return lax.with_sharding_constraint(x, spec(x, names)) if is_split() else x
+
+
+def spec(x: Array, names: Sequence[str | None]) -> PartitionSpec:
+  """Mesh axes that split an array, by the rules of its axes' logical names.
+
+  An axis of length 1, such as one token of many, stays where it is.
+  """
+  rules = dict(nn.get_logical_axis_rules())
+  lengths = zip(names, x.shape, strict=True)
+  return PartitionSpec(*(rules.get(n) if length > 1 else None for n, length in lengths))
 
 
 def raised(x: Array, ndim: int) -> Array:
@@ -111,7 +155,7 @@ class Linear(nn.Module):
     init = fan_in(self.gain, self.inputs)
     kernel = parameter(self, "kernel", init, self.axes, shape)
     x, leading = x.astype(self.dtype), x.shape[: x.ndim - self.inputs]
-    if not nn.get_logical_axis_rules():
+    if not is_split():
       # One axis of rows: XLA's CPU backend takes 1.6 times as long for the gradient of
       # a kernel over two. Where there are rules, the length may be split over devices
       # and cannot be merged with the rows.
@@ -119,7 +163,7 @@ class Linear(nn.Module):
     contracted = tuple(range(x.ndim - self.inputs, x.ndim))
     y = lax.dot_general(
       x,
-      kernel.astype(self.dtype),
+      used(kernel, self.axes, self.dtype),
       ((contracted, tuple(range(self.inputs))), ((), ())),
       preferred_element_type=self.output or self.dtype,
     ).reshape(*leading, *self.features)
@@ -146,7 +190,7 @@ class Conv(nn.Module):
     bias = parameter(self, "bias", zeros, self.axes[-1:], (self.features,))
     y_BLE = lax.conv_general_dilated(
       x_BLE.astype(self.dtype),
-      kernel.astype(self.dtype),
+      used(kernel, self.axes, self.dtype),
       window_strides=(self.stride,),
       padding=((1, 1),),
       dimension_numbers=("NWC", "WIO", "NWC"),
@@ -200,107 +244,6 @@ def rotate(x_BTHh: Array, rotation: tuple[Array, Array]) -> Array:
   first, second = jnp.split(x_BTHh.astype(jnp.float32), 2, axis=-1)
   turned = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(turned, axis=-1).astype(x_BTHh.dtype)
-
-
-def attend(
-  q_BTHh: Array,
-  k_BKTh: Array,
-  v_BKTh: Array,
-  query_segment_BT: Array,
-  key_segment_BT: Array,
-  *,
-  causal: bool,
-  past: Sequence[tuple[Array, Array, Array]] = (),
-) -> Array:
-  """Attention of every kind the model needs; the one place to put a fast kernel.
-
-  A query sees the keys of its own segment, if that is above 0, and with `causal`
-  only those of its own slot or earlier ones. Each of `past` is (k_BKSh, v_BKSh,
-  segment_BS) of earlier slots, all of them visible by segment alone; all parts share
-  one softmax, so the past need not be copied to lie beside the new keys. A past of
-  fewer rows is not repeated either: each of its rows serves equally many that touch.
-
-  Returns:
-    [B, T, H, h]; a finite, meaningless row where nothing is visible.
-  """
-  rows, length, _, width = q_BTHh.shape
-  kv_heads = k_BKTh.shape[1]
-  # The heads of a group lie behind each other: one product per key head, not many.
-  q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
-  q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
-  q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
-  visible = same_segment(query_segment_BT, key_segment_BT)
-  if causal:
-    visible &= jnp.tril(jnp.ones((1, length, length), bool))
-  parts = [(k_BKTh, v_BKTh, visible)]
-  for k_BKSh, v_BKSh, segment_BS in past:
-    own_BS = jnp.repeat(segment_BS, rows // segment_BS.shape[0], axis=0)
-    parts.append((k_BKSh, v_BKSh, same_segment(query_segment_BT, own_BS)))
-
-  def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
-    scores_BKGTS = _scores(q_BKXh, k_BKSh).reshape(*q_BKGTh.shape[:4], -1)
-    return jnp.where(visible_BTS[:, None, None], scores_BKGTS, _MASKED)
-
-  # Divided by the sum at the end, on the narrow side of the product: its gradient then
-  # needs no pass over [T, S] (FlashAttention, arXiv 2205.14135, section 3.1).
-  scores = [masked_scores(k_BKSh, visible_BTS) for k_BKSh, _, visible_BTS in parts]
-  tops = [part.max(axis=-1, keepdims=True) for part in scores]
-  top_BKGT1 = lax.stop_gradient(functools.reduce(jnp.maximum, tops))
-  total_BKGT1, out_BKXh = 0.0, 0.0
-  for part, (_, v_BKSh, _) in zip(scores, parts, strict=True):
-    weight_BKGTS = jnp.exp(part - top_BKGT1)
-    total_BKGT1 += weight_BKGTS.sum(axis=-1, keepdims=True)
-    weight_BKXS = weight_BKGTS.reshape(*q_BKXh.shape[:3], -1).astype(v_BKSh.dtype)
-    out_BKXh += _mixed(weight_BKXS, v_BKSh)
-  out_BKGTh = out_BKXh.reshape(q_BKGTh.shape) / total_BKGT1
-  out_BTKGh = out_BKGTh.astype(q_BTHh.dtype).transpose(0, 3, 1, 2, 4)
-  return out_BTKGh.reshape(q_BTHh.shape)
-
-
-def _scores(q_BKXh: Array, k_BKSh: Array) -> Array:
-  """float32 [B, K, X, S]; keys of fewer rows serve equally many queries each."""
-  q_shared = _gathered(q_BKXh, k_BKSh.shape[0])
-  scores = jnp.einsum(
-    "BKXh,BKSh->BKXS", q_shared, k_BKSh, preferred_element_type=jnp.float32
-  )
-  return _scattered(scores, q_BKXh.shape[0])
-
-
-def _mixed(weight_BKXS: Array, v_BKSh: Array) -> Array:
-  """float32 [B, K, X, h]: values under the weights, see `_scores`."""
-  weight_shared = _gathered(weight_BKXS, v_BKSh.shape[0])
-  mixed = jnp.einsum(
-    "BKXS,BKSh->BKXh", weight_shared, v_BKSh, preferred_element_type=jnp.float32
-  )
-  return _scattered(mixed, weight_BKXS.shape[0])
-
-
-def _gathered(x_BKXh: Array, keys: int) -> Array:
-  """[keys, K, R·X, h]: the queries of the R rows that share a row of keys together."""
-  rows, kv_heads, queries, width = x_BKXh.shape
-  if keys == rows:
-    return x_BKXh
-  x_BRKXh = x_BKXh.reshape(keys, -1, kv_heads, queries, width)
-  return x_BRKXh.transpose(0, 2, 1, 3, 4).reshape(keys, kv_heads, -1, width)
-
-
-def _scattered(x_BKXh: Array, rows: int) -> Array:
-  """The reverse of `_gathered`, to `rows` rows."""
-  keys, kv_heads, _, width = x_BKXh.shape
-  if keys == rows:
-    return x_BKXh
-  x_BKRXh = x_BKXh.reshape(keys, kv_heads, rows // keys, -1, width)
-  return x_BKRXh.transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, width)
-
-
-def heads_first(x_BTKh: Array) -> Array:
-  """[B, K, T, h]: keys and values as `attend` and caches hold them."""
-  return x_BTKh.transpose(0, 2, 1, 3)
-
-
-def same_segment(query_BT: Array, key_BS: Array) -> Array:
-  """bool [B, T, S]: both in one segment, and not in padding."""
-  return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
 
 
 def stacked(

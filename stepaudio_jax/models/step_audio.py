@@ -12,13 +12,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stepaudio_jax.core import recipe
+from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import Array, Batch, Params, Replies
 from stepaudio_jax.models import layers
 from stepaudio_jax.models.adaptor import Adaptor
+from stepaudio_jax.models.attention import KERNELS
 from stepaudio_jax.models.audio_encoder import AudioEncoder
 from stepaudio_jax.models.decoder import Cache, Decoder
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.models.vocabulary import TokenScores
 
 PARTS = ("encoder", "adaptor", "decoder")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -30,16 +32,22 @@ class StepAudio(nn.Module):
   Attributes:
     dtype: of activations and matrix products; parameters stay float32.
     remat: what the backward pass keeps, see `layers.REMAT_POLICIES`.
+    head_chunks: parts in which `judged` makes the logits.
+    kernel: the decoder's attention, one of `attention.KERNELS`.
   """
 
   size: Size
   dtype: Any = jnp.float32
   remat: str = "none"
+  head_chunks: int = 1
+  kernel: str = "plain"
 
   def setup(self):
     self.encoder = AudioEncoder(self.size, self.dtype, self.remat)
     self.adaptor = Adaptor(self.size, self.dtype)
-    self.decoder = Decoder(self.size, self.dtype, self.remat)
+    self.decoder = Decoder(
+      self.size, self.dtype, self.remat, self.head_chunks, self.kernel
+    )
 
   def __call__(self, batch: Batch) -> Array:
     """float32 logits_BTV; those at t predict the token at t + 1."""
@@ -73,6 +81,12 @@ class StepAudio(nn.Module):
   def logits(self, x: Array) -> Array:
     """float32 logits [..., V] of x [..., D]."""
     return self.decoder.logits(x)
+
+  def judged(
+    self, x_BTD: Array, token_BT: Array, temperature: Any = 1.0
+  ) -> TokenScores:
+    """What `logits(x_BTD)` say of a token at each position; they never exist whole."""
+    return self.decoder.judged(x_BTD, token_BT, temperature)
 
   def prefill(self, batch: Batch) -> tuple[Array, Cache]:
     """x_BTD of prompts, and a full cache of them."""
@@ -131,10 +145,30 @@ def splice(text_BTD: Array, audio_BAD: Array, audio_BT: Array) -> Array:
   return jnp.where(audio_BT[..., None] >= 0, gathered_BTD, text_BTD)
 
 
-def named(size: Size, dtype: str, remat: str) -> StepAudio:
-  """The model that a recipe names; an unknown name raises and lists the choices."""
+def named(
+  size: Size, *, dtype: str, remat: str, head_chunks: int, attention: str, platform: str
+) -> StepAudio:
+  """The model that a recipe names; an unknown name raises and lists the choices.
+
+  Args:
+    attention: one of `attention.KERNELS`, or "auto": the platform's own.
+    platform: of the devices: "cpu", "gpu" or "tpu".
+  """
   recipe.choose("remat", remat, {"none": None, **layers.REMAT_POLICIES})
-  return StepAudio(size, dtype=recipe.choose("dtype", dtype, DTYPES), remat=remat)
+  known = {name: name for name in KERNELS}
+  own = {"tpu": "splash", "gpu": "cudnn" if dtype == "bfloat16" else "plain"}
+  kernel = recipe.choose(
+    "attention", attention, {**known, "auto": own.get(platform, "plain")}
+  )
+  if head_chunks < 1:
+    raise ValueError(f"head_chunks={head_chunks} must be at least 1")
+  return StepAudio(
+    size,
+    dtype=recipe.choose("dtype", dtype, DTYPES),
+    remat=remat,
+    head_chunks=head_chunks,
+    kernel=kernel,
+  )
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -156,3 +190,12 @@ def abstract_params(size: Size, *, boxed: bool = False) -> Params:
   """Shapes and dtypes of `init_params`, or of `boxed_params` with axis names."""
   make = boxed_params if boxed else init_params
   return jax.eval_shape(lambda: make(jax.random.key(0), size))
+
+
+def axis_names(size: Size) -> dict[str, tuple[str | None, ...]]:
+  """Path of every parameter → logical names of its axes."""
+  boxed = abstract_params(size, boxed=True)
+  flat = jax.tree_util.tree_flatten_with_path(
+    boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
+  )[0]
+  return {tree.path_text(path): box.names for path, box in flat}

@@ -113,7 +113,8 @@ def without_opening(prompts: Batch, opening: int, pad_id: int) -> Batch:
 
 
 def _check(loaded: Any, encoder: Params, tokenizer: Tokenizer) -> None:
-  theirs = tree.content_hash({"encoder": loaded.params["encoder"]})
+  cast = jax.tree.map(lambda x, y: x.astype(y.dtype), loaded.params["encoder"], encoder)
+  theirs = tree.content_hash({"encoder": cast})
   ours = tree.content_hash({"encoder": encoder})
   if theirs != ours:
     raise ValueError(

@@ -21,7 +21,7 @@ from stepaudio_jax.core import tree
 from stepaudio_jax.hf import plan, reading
 
 source, folder = sys.argv[1:]
-mesh = sharding.split_mesh(convert.mesh_lengths("fsdp=2,tensor=-1"))
+mesh = sharding.mesh(convert.mesh_lengths("fsdp=2,tensor=-1"))
 made = plan.plan([source], dtype="keep")
 whole = dict(reading.leaves(made))
 seen = {}
@@ -84,7 +84,7 @@ def test_rules_name_axes_that_there_are():
 
 
 def test_a_parameter_by_hand():
-  mesh = sharding.split_mesh(convert.mesh_lengths("data=1"))
+  mesh = sharding.mesh(convert.mesh_lengths("data=1"))
   found = sharding.parameter(mesh, "x", (4, 6, 8), ("layers", "embed", "kv_heads"))
   assert found.spec == PartitionSpec(None, "fsdp", "tensor")
   with pytest.raises(ValueError, match=r"parameter x: its axis 'embed' of 7 cannot be"):
@@ -98,4 +98,4 @@ def test_mesh_lengths_on_the_command_line():
     with pytest.raises(ValueError, match=r"the choices are data=N, fsdp=N, tensor=N"):
       convert.mesh_lengths(text)
   with pytest.raises(ValueError, match="does not fit 1 devices"):
-    sharding.split_mesh(wanted | {"data": -1})
+    sharding.mesh(wanted | {"data": -1})

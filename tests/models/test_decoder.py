@@ -162,10 +162,13 @@ def test_remat_changes_memory_and_not_gradients(params):
 
     return jax.grad(loss)
 
-  want, got = (jax.jit(gradient(r))(params)["decoder"] for r in ("none", "full"))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want
-  )
+  want = jax.jit(gradient("none"))(params)["decoder"]
+  for name in ("full", "attention", "minimal"):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+      jax.jit(gradient(name))(params)["decoder"],
+      want,
+    )
   programs = {
     r: str(jax.make_jaxpr(gradient(r))(params)) for r in layers.REMAT_POLICIES
   }

@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import soundfile
 from etils import epath
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from stepaudio_jax import sharding
 from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.lengths import SAMPLE_RATE
@@ -38,30 +41,56 @@ def fill(
   batch_size: int = BATCH_SIZE,
 ) -> None:
   """Encodes those of `clips` ({content key: clip}) that `frames` lacks."""
-  encoder = jax.device_put({"encoder": params["encoder"]})
-  encode = functools.partial(_encode, encoder, model=StepAudio(size))
+  encode = replicas(params["encoder"], StepAudio(size))
   features.fill_frames(frames, clips, encode, batch_size=batch_size)
 
 
 def frozen_encoder(params: Params, model: StepAudio) -> dict[str, Any]:
   """What data/loader.py needs of the encoder, whose frames are computed once."""
-  encoder = {"encoder": params["encoder"]}
+  encoder = sharding.gathered(params["encoder"])
   return {
-    "encode": functools.partial(_encode, jax.device_put(encoder), model=model),
-    "frames_kind": _kind(encoder, model.dtype),
+    "encode": replicas(encoder, model),
+    "frames_kind": _kind({"encoder": encoder}, model.dtype),
     "encoder_width": model.size.encoder_width,
   }
 
 
+def replicas(encoder: Params, model: StepAudio) -> features.Encode:
+  """The frozen encoder on each device of this process; they share a batch's clips.
+
+  Raises:
+    ValueError: clips of a batch that are no multiple of the devices.
+  """
+  mesh = Mesh(np.asarray(jax.local_devices()), ("replica",))
+  params = jax.device_put({"encoder": encoder}, NamedSharding(mesh, P()))
+  program = _replicated(model, mesh)
+
+  def encode(mel_BLM: np.ndarray, sample_count_B: np.ndarray) -> tuple[Array, Array]:
+    if len(mel_BLM) % mesh.size:
+      raise ValueError(
+        f"{len(mel_BLM)} clips a batch (data.encode_batch) are no multiple of this "
+        f"process's {mesh.size} devices"
+      )
+    return program(params, mel_BLM, sample_count_B)
+
+  return encode
+
+
+@functools.lru_cache(maxsize=4)
+def _replicated(model: StepAudio, mesh: Mesh) -> Callable:
+  """(params, mel_BLM, sample_count_B) → frames and their counts, one program."""
+
+  def encode(params, mel_BLM, sample_count_B):
+    return model.apply({"params": params}, mel_BLM, sample_count_B, method="encode")
+
+  rows = P("replica")
+  return jax.jit(
+    jax.shard_map(encode, mesh=mesh, in_specs=(P(), rows, rows), out_specs=rows)
+  )
+
+
 def _kind(encoder: Params, dtype: Any) -> str:
   return features.frames_kind(tree.content_hash(encoder), dtype)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _encode(
-  encoder: Params, mel_BLM: Array, sample_count_B: Array, *, model: StepAudio
-) -> tuple[Array, Array]:
-  return model.apply({"params": encoder}, mel_BLM, sample_count_B, method="encode")
 
 
 @dataclasses.dataclass(frozen=True)
