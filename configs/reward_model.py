@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.max_clips = 1
   c.data.max_clip_s = 3.2
   c.data.encode_batch = 16
+  c.data.pack = False  # replies behind copies of their prompts, many to a row
 
   c.optim = {
     "name": "muon",

@@ -64,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.max_clip_s = 3.2 if tiny else 25.0
   c.data.encode_batch = 16
   c.data.history = "answer"
+  c.data.pack = not tiny  # replies behind copies of their prompts, many to a row
   c.heldout = {
     "split": "heldout",
     "prompts": 4 if arg.smoke else 168,

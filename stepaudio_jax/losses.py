@@ -8,6 +8,7 @@ import optax
 
 from stepaudio_jax.core import masked
 from stepaudio_jax.core.types import Array, Batch, Mean
+from stepaudio_jax.models import vocabulary
 from stepaudio_jax.models.vocabulary import TokenScores
 
 Sums = tuple[Array, dict[str, Mean]]
@@ -17,7 +18,7 @@ def next_token(scores: TokenScores, batch: Batch, sources: Sequence[str]) -> Sum
   """Cross-entropy of every token that `loss_BT` marks, given those before it.
 
   Args:
-    scores: at t, of token t + 1 (`targets`).
+    scores: at t, of token t + 1 (`vocabulary.targets`).
     batch: a marked token that begins its segment has nothing to be predicted from
       and does not count.
     sources: names of the mixture's sets; each one's loss is "loss_<name>".
@@ -25,26 +26,20 @@ def next_token(scores: TokenScores, batch: Batch, sources: Sequence[str]) -> Sum
   Returns:
     The sum in nats, divisor = predicted tokens.
   """
-  segment_BT = _next(batch.segment_BT)
-  mask_BT = _next(batch.loss_BT) & (segment_BT == batch.segment_BT) & (segment_BT > 0)
+  segment_BT = vocabulary.following(batch.segment_BT)
+  mask_BT = (
+    vocabulary.following(batch.loss_BT)
+    & (segment_BT == batch.segment_BT)
+    & (segment_BT > 0)
+  )
   nll_BT = -scores.logprob_BT
   right_BT = (scores.margin_BT >= 0).astype(jnp.float32)
   loss = masked.mean(nll_BT, mask_BT)
   metrics = {"loss": loss, "accuracy": masked.mean(right_BT, mask_BT)}
-  source_BT = _next(batch.source_BT)
+  source_BT = vocabulary.following(batch.source_BT)
   for index, name in enumerate(sources):
     metrics[f"loss_{name}"] = masked.mean(nll_BT, mask_BT & (source_BT == index))
   return loss.total, metrics
-
-
-def targets(batch: Batch) -> Array:
-  """token_BT to be predicted at each position: the next one, 0 at the end."""
-  return _next(batch.token_BT)
-
-
-def _next(x_BT: Array) -> Array:
-  """x[:, t + 1] at t; 0 or False, which is no segment's, at the end."""
-  return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
 
 
 def ctc(

@@ -1,8 +1,8 @@
 """Policy gradient on the device: log-probabilities and values of replies, the loss.
 
 The prompt, audio included, is computed once for all replies to it, here as in
-sampling; every log-probability is that of softmax(logits / temperature), as the
-sampler's (training.md §3, "Which log-prob").
+sampling, or once for each where replies are packed; every log-probability is that of
+softmax(logits / temperature), as the sampler's (training.md §3, "Which log-prob").
 """
 
 import dataclasses
@@ -14,11 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stepaudio_jax.core import masked
-from stepaudio_jax.core.types import Array, Experience, Mean, Params, Replies
-from stepaudio_jax.models import heads
+from stepaudio_jax.core import masked, packs
+from stepaudio_jax.core.types import (
+  Array,
+  Experience,
+  Mean,
+  PackedReplies,
+  Params,
+  Replies,
+)
+from stepaudio_jax.models import heads, vocabulary
 from stepaudio_jax.models.step_audio import StepAudio
-from stepaudio_jax.models.vocabulary import TokenScores
 from stepaudio_jax.rl.parts.aggregate import aggregate
 from stepaudio_jax.rl.parts.kl import kl
 
@@ -29,14 +35,15 @@ class Update:
   """What one update reads; every leaf begins with the axis of the prompts.
 
   Attributes:
-    experience: axes [B, Q, T] in place of its [B·Q, T].
-    beta_B: float32 weight of the KL loss, an array so that it may change without a new
-      program.
+    experience: its leaves begin with the axes of the replies (packs.leading) in place
+      of B·Q.
+    beta_BQ: float32 weight of the KL loss, an array so that it may change without a
+      new program.
   """
 
-  replies: Replies
+  replies: Replies | PackedReplies
   experience: Experience
-  beta_B: Array
+  beta_BQ: Array
 
 
 @jax.tree_util.register_dataclass
@@ -54,58 +61,95 @@ class Measured:
 
 
 def measured(
-  params: Params, replies: Replies, *, model: StepAudio, temperature: float
+  params: Params,
+  replies: Replies | PackedReplies,
+  *,
+  model: StepAudio,
+  temperature: float,
 ) -> Measured:
   """Log-probability and entropy of each reply token under `params`."""
-  scores = _scores(params, replies, model, temperature)
-  shape = replies.token_BQT.shape
-  return Measured(scores.logprob_BT.reshape(shape), scores.entropy_BT.reshape(shape))
+  return Measured(*_scores(params, replies, model, temperature))
 
 
 def logprobs(
-  params: Params, replies: Replies, *, model: StepAudio, temperature: float
+  params: Params,
+  replies: Replies | PackedReplies,
+  *,
+  model: StepAudio,
+  temperature: float,
 ) -> Array:
   """logprob_BQT of each reply token, by the road that the gradient takes."""
-  scores = _scores(params, replies, model, temperature)
-  return scores.logprob_BT.reshape(replies.token_BQT.shape)
+  return _scores(params, replies, model, temperature)[0]
 
 
-def values(critic: Params, replies: Replies, *, model: StepAudio) -> Array:
+def values(
+  critic: Params, replies: Replies | PackedReplies, *, model: StepAudio
+) -> Array:
   """value_BQT: what the critic expects before each reply token is drawn.
 
   Args:
     critic: {"adaptor", "decoder", "value"}, a copy of the policy with a value head.
   """
+
+  def read(x_BTD: Array) -> Array:
+    return heads.ValueHead().apply({"params": critic["value"]}, x_BTD)
+
+  if isinstance(replies, PackedReplies):
+    return packs.picked(read(_hidden(critic, replies, model)), replies, before=1)
   x_BQTD = _before(critic, replies, model)
-  value_BT = heads.ValueHead().apply({"params": critic["value"]}, _flat(x_BQTD))
-  return value_BT.reshape(x_BQTD.shape[:3])
+  return read(_flat(x_BQTD)).reshape(x_BQTD.shape[:3])
 
 
 def _before(params: Params, replies: Replies, model: StepAudio) -> Array:
   """x_BQTD that predicts each reply token: the state of the token before it."""
-  part = {"adaptor": params["adaptor"], "decoder": params["decoder"]}
-  x_BD, x_BQTD = model.apply({"params": part}, replies, method="branches")
+  x_BD, x_BQTD = model.apply({"params": _speaking(params)}, replies, method="branches")
   first_BQ1D = jnp.broadcast_to(
     x_BD[:, None, None], (*x_BQTD.shape[:2], 1, x_BD.shape[-1])
   )
   return jnp.concatenate([first_BQ1D, x_BQTD[:, :, :-1]], axis=2)
 
 
+def _hidden(params: Params, packed: PackedReplies, model: StepAudio) -> Array:
+  """x_BTD of all packs' rows."""
+  batch = packs.merged(packed.batch)
+  return model.apply({"params": _speaking(params)}, batch, method="hidden")
+
+
+def _speaking(params: Params) -> Params:
+  return {"adaptor": params["adaptor"], "decoder": params["decoder"]}
+
+
 def _scores(
-  params: Params, replies: Replies, model: StepAudio, temperature: float
-) -> TokenScores:
-  """Of the reply tokens, [B·Q, T]."""
-  x_BTD = _flat(_before(params, replies, model))
-  part = {"decoder": params["decoder"]}
-  token_BT = _flat(replies.token_BQT)
-  return model.apply({"params": part}, x_BTD, token_BT, temperature, method="judged")
+  params: Params,
+  replies: Replies | PackedReplies,
+  model: StepAudio,
+  temperature: float,
+) -> tuple[Array, Array]:
+  """Log-probability and entropy [B, Q, T] of the reply tokens."""
+  judged = functools.partial(
+    model.apply,
+    {"params": {"decoder": params["decoder"]}},
+    temperature=temperature,
+    method="judged",
+  )
+  if isinstance(replies, PackedReplies):
+    x_BTD = _hidden(params, replies, model)
+    scores = judged(x_BTD, vocabulary.targets(packs.merged(replies.batch)))
+    both = (scores.logprob_BT, scores.entropy_BT)
+    return tuple(packs.picked(x_BT, replies, before=1) for x_BT in both)
+  token_BQT = replies.token_BQT
+  scores = judged(_flat(_before(params, replies, model)), _flat(token_BQT))
+  both = (scores.logprob_BT, scores.entropy_BT)
+  return tuple(x_BT.reshape(token_BQT.shape) for x_BT in both)
 
 
-def grouped(replies: Replies, experience: Experience, beta: float) -> Update:
+def grouped(
+  replies: Replies | PackedReplies, experience: Experience, beta: float
+) -> Update:
   """An update on all replies, with one weight of the KL."""
-  shape = replies.token_BQT.shape[:2]
+  shape = packs.leading(replies)
   apart = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), experience)
-  return Update(replies, apart, jnp.full(shape[:1], beta, jnp.float32))
+  return Update(replies, apart, jnp.full(shape, beta, jnp.float32))
 
 
 def policy_loss(
@@ -133,17 +177,18 @@ def policy_loss(
     params: Params, update: Update, rng: Array
   ) -> tuple[Array, dict[str, Mean]]:
     del rng
-    experience = jax.tree.map(_flat, update.experience)
+    apart = update.beta_BQ.ndim
+    experience = jax.tree.map(
+      lambda x: x.reshape(-1, *x.shape[apart:]), update.experience
+    )
     now_BQT = logprobs(params, update.replies, model=model, temperature=temperature)
     now_BT = jnp.where(experience.mask_BT, _flat(now_BQT), 0.0)
     loss_BT, extras = algorithm.token_loss(now_BT, experience, **hyper)
     kl_BT = kl(now_BT, experience.reference_BT, estimator)
-    copies = update.replies.token_BQT.shape[1]
-    beta_B1 = jnp.repeat(update.beta_B, copies)[:, None]
     mean = functools.partial(masked.mean, mask=experience.mask_BT)
     metrics = {"policy_loss": mean(loss_BT), "kl_now": mean(kl_BT)}
     metrics |= {name: mean(value_BT) for name, value_BT in extras.items()}
-    loss_BT = loss_BT + beta_B1 * kl_BT
+    loss_BT = loss_BT + update.beta_BQ.reshape(-1, 1) * kl_BT
     if algorithm.CRITIC:
       value_BT = _flat(values(params["critic"], update.replies, model=model))
       value_loss_BT = algorithm.value_loss(value_BT, experience, **hyper)

@@ -238,7 +238,7 @@ def rows(batch_size: int, microbatches: int, mesh_: Mesh) -> int:
   Raises:
     ValueError: they are not a whole number.
   """
-  devices = math.prod(mesh_.shape[axis] for axis in ROW_AXES)
+  devices = row_devices(mesh_)
   parts = microbatches * devices
   if microbatches < 1 or batch_size % parts:
     raise ValueError(
@@ -246,6 +246,16 @@ def rows(batch_size: int, microbatches: int, mesh_: Mesh) -> int:
       f"{devices} devices on the axes {ROW_AXES}"
     )
   return batch_size // parts
+
+
+def row_devices(mesh_: Mesh) -> int:
+  """Devices, or groups of them, that have rows of their own."""
+  return math.prod(mesh_.shape[axis] for axis in ROW_AXES)
+
+
+def packs(mesh_: Mesh, parts: int) -> int:
+  """Packs of this process's rows: one for each device and part of a batch."""
+  return row_devices(mesh_) * parts // jax.process_count()
 
 
 def replicated(mesh_: Mesh) -> NamedSharding:

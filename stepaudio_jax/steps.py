@@ -12,16 +12,18 @@ import numpy as np
 import optax
 
 from stepaudio_jax import losses, scoring, sharding
-from stepaudio_jax.core import masked, tree
+from stepaudio_jax.core import masked, packs, tree
 from stepaudio_jax.core.types import (
   Array,
   Batch,
   Comparisons,
   Mean,
+  PackedReplies,
   Params,
   SpeechBatch,
   TrainState,
 )
+from stepaudio_jax.models import vocabulary
 
 # Of the attributes' nats by frame; at 1 the transcripts are learnt a third more slowly.
 _BY_FRAME = 0.2
@@ -165,7 +167,7 @@ def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:
     del rng
     apply = functools.partial(model.apply, {"params": params})
     x_BTD = apply(batch, method="hidden")
-    scores = apply(x_BTD, losses.targets(batch), method="judged")
+    scores = apply(x_BTD, vocabulary.targets(batch), method="judged")
     return losses.next_token(scores, batch, sources)
 
   return loss_fn
@@ -241,17 +243,20 @@ def preference_loss(
   def loss_fn(params: Params, batch: Comparisons, rng: Array) -> losses.Sums:
     del rng
     reward_B2C = scoring.rewards(model, heads, params, batch.replies, on_thought)
+    label_BJC, score_B2JC = batch.label_BJC, batch.score_B2JC
+    if isinstance(batch.replies, PackedReplies):
+      label_BJC, score_B2JC = packs.merged((label_BJC, score_B2JC))
     sums = {
       "bradley_terry": losses.bradley_terry(
-        reward_B2C, batch.label_BJC, margin=margin, scaled=scaled
+        reward_B2C, label_BJC, margin=margin, scaled=scaled
       ),
-      "regression": losses.regression(reward_B2C, batch.score_B2JC),
+      "regression": losses.regression(reward_B2C, score_B2JC),
       "centring": losses.centring(reward_B2C),
     }
     total = sum(weights[name] * part for name, (part, _) in sums.items())
-    judged_B = ~jnp.isnan(batch.label_BJC).all((1, 2))
-    judged_B |= ~jnp.isnan(batch.score_B2JC).all((1, 2, 3))
-    right = losses.choices_right(reward_B2C, batch.label_BJC)
+    judged_B = ~jnp.isnan(label_BJC).all((1, 2))
+    judged_B |= ~jnp.isnan(score_B2JC).all((1, 2, 3))
+    right = losses.choices_right(reward_B2C, label_BJC)
     metrics = {
       "loss": Mean(total, judged_B.sum(dtype=jnp.float32)),
       **{name: parts["loss"] for name, (_, parts) in sums.items()},

@@ -216,6 +216,7 @@ def _preference(
     batch_size=c.batch_size,
     tokenizer=tokenizer,
     dimensions=c.dimensions,
+    packs=sharding.packs(sharding.mesh(c.mesh), c.microbatches),
     **frozen_encoder(frozen, model),
   )
   loss_fn = steps.preference_loss(
@@ -283,7 +284,7 @@ OBJECTIVES = {
       *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
       *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),
       *_FRAMES_KEYS,
-      *("data.max_reply_tokens", "data.max_raters"),
+      *("data.max_reply_tokens", "data.max_raters", "data.pack"),
     ),
   ),
 }

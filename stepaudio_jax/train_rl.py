@@ -38,7 +38,7 @@ from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.rl.parts.kl import ESTIMATORS, kl
 from stepaudio_jax.rollout import heldout, summary
-from stepaudio_jax.rollout.actor import Actor, Played, Sampling
+from stepaudio_jax.rollout.actor import Actor, Packing, Played, Sampling
 from stepaudio_jax.rollout.judge import LearnedJudge
 from stepaudio_jax.rollout.scorer import Scorer
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -56,7 +56,7 @@ _KEYS = (
   *("heldout.split", "heldout.prompts", "heldout.samples", "heldout.batch_size"),
   "heldout.every_steps",
   *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
-  *("data.max_clips", "data.encode_batch", "data.history"),
+  *("data.max_clips", "data.encode_batch", "data.history", "data.pack"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
 _FREE = ("data.mix.", "data.options.", "rewards.")
@@ -107,12 +107,16 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   reader = judge(c, sources, encoder, tokenizer, mesh)
   scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
   player = functools.partial(Actor, model, tokenizer, scorer, reference, mesh)
-  actor = player(Sampling(**c.sampling))
+  actor = player(
+    Sampling(**c.sampling), packing(c, mesh, c.minibatches * c.microbatches)
+  )
   exam = heldout.Exam(
     open_prompts(c.heldout.split),
     c.heldout.prompts,
     c.heldout.batch_size,
-    player(Sampling(**{**c.sampling, "samples": c.heldout.samples})),
+    player(
+      Sampling(**{**c.sampling, "samples": c.heldout.samples}), packing(c, mesh, 1)
+    ),
   )
   logs.record(workdir, c)
   workdirs.describe(workdir, model.size, tokenizer)
@@ -235,6 +239,14 @@ def _speaking(params: Params) -> Params:
   return {part: params[part] for part in _SPEAKING}
 
 
+def packing(c: ConfigDict, mesh: jax.sharding.Mesh, parts: int) -> Packing | None:
+  """A pack for each device and part of an update; none where `data.pack` is off."""
+  if not c.data.pack:
+    return None
+  packs = sharding.packs(mesh, parts)
+  return Packing(packs, c.data.max_tokens + c.sampling.max_new_tokens)
+
+
 def judge(
   c: ConfigDict,
   sources: dict[str, epath.Path],
@@ -303,7 +315,6 @@ def updater(
   )
   step_fn = steps.jitted(one, like)
   beta = c.kl.beta if c.kl.where == "loss" else 0.0
-  size = c.prompts_per_step // c.minibatches
 
   def update(
     state: TrainState, played: Played, step: int, ids: list[str]
@@ -311,8 +322,8 @@ def updater(
     whole = policy.grouped(played.replies, played.experience, beta)
     found = []
     for part in range(c.epochs * c.minibatches):
-      first = part % c.minibatches * size
-      some = jax.tree.map(lambda x, a=first: x[a : a + size], whole)
+      first = part % c.minibatches
+      some = jax.tree.map(lambda x, a=first: x[a :: c.minibatches], whole)
       state, scalars = step_fn(state, some)
       found.append(steps.finite(scalars, step, ids))
     return state, {name: np.mean([row[name] for row in found]) for name in found[0]}

@@ -32,7 +32,7 @@ def batch_of(token, loss, segment, source=None):
 
 
 def said(logits_BTV, batch):
-  return vocabulary.scored(logits_BTV, losses.targets(batch))
+  return vocabulary.scored(logits_BTV, vocabulary.targets(batch))
 
 
 def test_next_token_by_hand():

@@ -126,8 +126,8 @@ def test_a_resumed_run_hears_with_the_encoder_it_was_started_with(
   shutil.rmtree(parts / "cache")
   load = workdirs.load_params
 
-  def another(folder):  # `init` was trained anew meanwhile
-    return jax.tree.map(lambda leaf: leaf + 0.1, load(folder))
+  def another(folder, place):  # `init` was trained anew meanwhile
+    return load(folder, place=lambda path, leaf: place(path, leaf + 0.1))
 
   with monkeypatch.context() as patch:
     patch.setattr(train.workdirs, "load_params", another)
@@ -313,7 +313,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
     ({"size": "huge"}, r"unknown size 'huge'.*step_audio_r1"),
     ({"objective": "sing"}, r"unknown objective 'sing'.*'hear', 'next_token', 'pref"),
     ({"dtype": "float64"}, r"unknown dtype 'float64'.*\['bfloat16', 'float32'\]"),
-    ({"remat": "some"}, r"unknown remat 'some'.*'attention', 'dots', .*'full', 'minimal'"),
+    (
+      {"remat": "some"},
+      r"unknown remat 'some'.*'attention', 'dots', .*'full', 'minimal'",
+    ),
     ({"fresh": ("encoder",)}, r"\['hear'\] are not in init=''"),
     ({"fresh": ("ear", "hear")}, r"unknown parts \['ear'\].*'encoder', 'hear'"),
     ({"optim.name": "adamm"}, r"unknown optimiser 'adamm'.*adamw"),

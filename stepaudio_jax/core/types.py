@@ -10,6 +10,7 @@ Axes, one letter each, worn as a suffix by every array:
   U encoder frames (25 Hz)  A audio tokens (12.5 Hz)   E encoder width
   R recordings (clips of at most 25 s) in a row        1 a broadcast axis
   Q replies that share a prompt                        J raters of a comparison
+  P packs: groups of rows that belong together
 """
 
 import dataclasses
@@ -109,18 +110,40 @@ class Replies:
 
 
 @_pytree
+class PackedReplies:
+  """Replies, each behind its own copy of the prompt, many to a row.
+
+  For replies of very different lengths, where padding costs more than reading a prompt
+  once for each. Prompts are shared out to P packs, each with rows of its own, so that
+  a device that holds a pack holds all that belongs together.
+
+  Attributes:
+    batch: a segment is a prompt and one reply; every leaf begins with P.
+    slot_PBQT: int32 place of each reply token among the pack's flattened rows; 0 where
+      there is none.
+    token_PBQT, count_PBQ: as in `Replies`, prompts shared out in their order.
+  """
+
+  batch: Batch
+  slot_PBQT: Array
+  token_PBQT: Array
+  count_PBQ: Array
+
+
+@_pytree
 class Comparisons:
   """Two replies to each prompt, and what raters said of them.
 
   Attributes:
-    replies: with Q = 4: the first reply's answer alone, as raters saw it; its turn
+    replies: `Replies`, or `PackedReplies` (then every leaf here begins with P), with
+      Q = 4: the first reply's answer alone, as raters saw it; its turn
       with the thought; then the second reply's two. A reward is read at the last token.
     label_BJC: float32 choice of rater j, −3…+3, negative where the first reply is the
       better one; NaN where it is missing. C are the reward dimensions.
     score_B2JC: float32 marks of both replies by rater j, 1…5; NaN where missing.
   """
 
-  replies: Replies
+  replies: Replies | PackedReplies
   label_BJC: Array
   score_B2JC: Array
 

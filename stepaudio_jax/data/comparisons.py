@@ -8,7 +8,7 @@ from absl import logging
 
 from stepaudio_jax.core import lengths, progress
 from stepaudio_jax.core.types import Comparisons
-from stepaudio_jax.data import collate, examples
+from stepaudio_jax.data import collate, examples, packing
 from stepaudio_jax.data import replies as replies_lib
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.data.corpus import LISTED, Corpus
@@ -90,6 +90,7 @@ class Pairs:
     store: encoder frames of the corpus's clips; None for text alone.
     dimensions: C; "overall" is the choice between the replies, any other name one of
       the rows' `dims`.
+    packs: of a batch, see data/packing.py; 0 where replies are not packed.
 
   Raises:
     ValueError: a dimension that no row has, a task with two contexts, more raters
@@ -105,7 +106,9 @@ class Pairs:
     *,
     dimensions: Sequence[str],
     encoder_width: int,
+    packs: int = 0,
   ):
+    self._packs = packs
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
     self.dimensions, self._width = tuple(dimensions), encoder_width
     self.names, self.weights = corpus.names, corpus.weights
@@ -169,7 +172,14 @@ class Pairs:
       for pair in row:
         label_BJC[b, : len(pair.places)] = pair.label_JC
         score_B2JC[b, :, : len(pair.places)] = pair.score_2JC
-    return Comparisons(replies, label_BJC, score_B2JC)
+    if not self._packs:
+      return Comparisons(replies, label_BJC, score_B2JC)
+    row_tokens = self.limits.prompts.max_tokens + self.limits.max_reply_tokens
+    return Comparisons(
+      packing.packed(replies, self._packs, row_tokens, pad_id),
+      label_BJC.reshape(self._packs, -1, *shape),
+      score_B2JC.reshape(self._packs, -1, 2, *shape),
+    )
 
   def _heard(self, pair: Pair) -> Example:
     chunks = [chunk.rows for key in pair.keys for chunk in self._store.read(key)]

@@ -107,8 +107,13 @@ def preferences(
   frames_kind: str,
   encoder_width: int,
   dimensions: Sequence[str],
+  packs: int,
 ) -> Loaded:
-  """Compared replies for a reward model; `cache` and `encode` as in `rendered`."""
+  """Compared replies for a reward model; `cache` and `encode` as in `rendered`.
+
+  Args:
+    packs: that this process's rows are shared out to where `data.pack` is on.
+  """
   judged = corpus.Corpus(
     data.mix, data.options, data.split, schema.Preference, _key_file(cache)
   )
@@ -119,6 +124,7 @@ def preferences(
     comparisons.PairLimits(_limits(data), data.max_reply_tokens, data.max_raters),
     dimensions=dimensions,
     encoder_width=encoder_width,
+    packs=packs if data.pack else 0,
   )
   return batches(feed, seed, batch_size, pack=False), feed
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from stepaudio_jax.core.types import Array
+from stepaudio_jax.core.types import Array, Batch
 from stepaudio_jax.models import layers
 
 
@@ -30,6 +30,16 @@ class TokenScores:
   logprob_BT: Array
   margin_BT: Array
   entropy_BT: Array
+
+
+def targets(batch: Batch) -> Array:
+  """token_BT to be predicted at each position: the next one, 0 at the end."""
+  return following(batch.token_BT)
+
+
+def following(x_BT: Array) -> Array:
+  """x[:, t + 1] at t; 0 or False, which is no segment's, at the end."""
+  return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
 
 
 def scored(logits_BTV: Array, token_BT: Array) -> TokenScores:

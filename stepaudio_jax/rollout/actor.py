@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax import policy, sampling, sharding
-from stepaudio_jax.core.types import Array, Batch, Experience, Params, Replies, Rollout
+from stepaudio_jax.core.types import (
+  Array,
+  Batch,
+  Experience,
+  PackedReplies,
+  Params,
+  Replies,
+  Rollout,
+)
+from stepaudio_jax.data import packing
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout import said as said_lib
 from stepaudio_jax.rollout.said import Said
@@ -31,6 +40,14 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Packing:
+  """How replies are packed for measuring and training, see data/packing.py."""
+
+  packs: int
+  row_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Played:
   """Replies to a batch of prompts, those to a prompt behind each other.
 
@@ -43,7 +60,7 @@ class Played:
   """
 
   rollout: Rollout
-  replies: Replies
+  replies: Replies | PackedReplies
   texts: list[Said]
   scores: Scores
   experience: Experience
@@ -57,6 +74,7 @@ class Actor:
   Args:
     scorer: of the replies' texts.
     reference: {"adaptor", "decoder"} on the device.
+    packing: None: replies are measured beside each other, behind one prompt.
   """
 
   def __init__(
@@ -67,7 +85,9 @@ class Actor:
     reference: Params,
     mesh: jax.sharding.Mesh,
     sampling_: Sampling,
+    packing_: Packing | None = None,
   ):
+    self._packing = packing_
     self._model, self._tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
@@ -101,7 +121,7 @@ class Actor:
     texts = said_lib.said(rollout, self._tokenizer)
     scores = self._scorer(prompts, rows, texts)
     clocks.append(time.perf_counter())
-    replies = sharding.put(_laid(prompts, rollout), self._mesh)
+    replies = sharding.put(self._laid(prompts, rollout), self._mesh)
     experience, entropy_BT = self._experience(params, replies, rollout, scores)
     clocks.append(time.perf_counter())
     parts = ("sample_s", "score_s", "measure_s")
@@ -124,7 +144,11 @@ class Actor:
     return jax.device_get(rollout)
 
   def _experience(
-    self, params: Params, replies: Replies, rollout: Rollout, scores: Scores
+    self,
+    params: Params,
+    replies: Replies | PackedReplies,
+    rollout: Rollout,
+    scores: Scores,
   ) -> tuple[Experience, Array]:
     now = self._measured({part: params[part] for part in _PARTS}, replies)
     reference_BQT = self._logprobs(self._reference, replies)
@@ -149,9 +173,18 @@ class Actor:
     )
     return jax.block_until_ready((experience, kept(now.entropy_BQT)))
 
-
-def _laid(prompts: Batch, rollout: Rollout) -> Replies:
-  """The rollout behind its prompts, as the model reads it."""
-  shape = (prompts.token_BT.shape[0], -1, rollout.token_BT.shape[1])
-  count_B = rollout.mask_BT.sum(axis=1, dtype=np.int32)
-  return Replies(prompts, rollout.token_BT.reshape(shape), count_B.reshape(shape[:2]))
+  def _laid(self, prompts: Batch, rollout: Rollout) -> Replies | PackedReplies:
+    """The rollout behind its prompts, as the model reads it."""
+    shape = (prompts.token_BT.shape[0], -1, rollout.token_BT.shape[1])
+    count_B = rollout.mask_BT.sum(axis=1, dtype=np.int32)
+    replies = Replies(
+      prompts, rollout.token_BT.reshape(shape), count_B.reshape(shape[:2])
+    )
+    if self._packing is None:
+      return replies
+    return packing.packed(
+      replies,
+      self._packing.packs,
+      self._packing.row_tokens,
+      self._tokenizer.special.pad,
+    )

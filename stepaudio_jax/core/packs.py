@@ -1,0 +1,42 @@
+"""Replies in packed rows: into a model's rows and out of them again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stepaudio_jax.core.types import Array, PackedReplies, Replies
+
+
+def merged(values: Any) -> Any:
+  """Leaves [P, B, …] as [P·B, …]: all packs' rows as one batch."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), values)
+
+
+def picked(x_BT: Array, packed: PackedReplies, *, before: int = 0) -> Array:
+  """What stands at the reply tokens: of x [P·B, T, …], [P·B, Q, T, …].
+
+  Args:
+    before: so many positions earlier, 1 for what predicts a token. The first token of
+      a reply has its prompt's last one before it.
+  """
+  slot_PBQT = packed.slot_PBQT
+  packs = slot_PBQT.shape[0]
+  flat_PX = x_BT.reshape(packs, -1, *x_BT.shape[2:])
+  index_PX = jnp.maximum(slot_PBQT.reshape(packs, -1) - before, 0)
+  index = index_PX.reshape(index_PX.shape + (1,) * (flat_PX.ndim - 2))
+  found = jnp.take_along_axis(flat_PX, index, axis=1)
+  return found.reshape(-1, *slot_PBQT.shape[2:], *x_BT.shape[2:])
+
+
+def laid_out(replies: Replies | PackedReplies) -> tuple[Array, Array]:
+  """(token_BQT, count_BQ) of either kind, P·B as B."""
+  if isinstance(replies, PackedReplies):
+    return merged((replies.token_PBQT, replies.count_PBQ))
+  return replies.token_BQT, replies.count_BQ
+
+
+def leading(replies: Replies | PackedReplies) -> tuple[int, ...]:
+  """(B, Q) or (P, B, Q): the axes of what belongs to a reply."""
+  packed = isinstance(replies, PackedReplies)
+  return (replies.count_PBQ if packed else replies.count_BQ).shape

@@ -1,0 +1,95 @@
+"""Packed replies: the plan by hand, and each token's score beside the unpacked."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from stepaudio_jax import policy
+from stepaudio_jax.core import packs
+from stepaudio_jax.data import packing
+from stepaudio_jax.models import step_audio
+from tests import stages
+
+# One reply to the second prompt is missing.
+RAGGED = dataclasses.replace(
+  stages.replies(), count_BQ=stages.replies().count_BQ.copy()
+)
+RAGGED.count_BQ[1, 2] = 0
+
+
+def test_the_longest_first_into_the_first_row_with_room():
+  # 10 opens a row; 7 does not fit beside it (room 2), nor 6; 5 fits beside 7 (12), and
+  # 4 beside 6; 2 fits beside 10; 0 is no reply.
+  found = packing.rows_of(np.array([[5, 7, 0], [10, 4, 6], [2, 0, 0]]), row_tokens=12)
+  assert found == [[(1, 0), (2, 0)], [(0, 1), (0, 0)], [(1, 2), (1, 1)]]
+
+
+def test_shapes_are_rounded_to_eighths_of_a_power_of_two():
+  wanted = {0: 1, 1: 1, 8: 8, 9: 9, 16: 16, 17: 18, 31: 32, 33: 36, 100: 104}
+  assert {n: packing.rounded(n) for n in wanted} == wanted
+
+
+def test_every_token_finds_its_place_behind_its_own_prompt_and_audio():
+  packed = packing.packed(RAGGED, packs=4, row_tokens=36, pad_id=0)
+  batch, share = packed.batch, stages.ROWS // 4
+  flat = {
+    name: getattr(batch, name).reshape(4, -1)
+    for name in ("token_BT", "segment_BT", "position_BT", "example_BT")
+  }
+  seen = []
+  for b in range(stages.ROWS):
+    known = int((RAGGED.prompts.segment_BT[b] > 0).sum())
+    for q in range(stages.REPLIES):
+      count = RAGGED.count_BQ[b, q]
+      pack, row = b // share, packed.slot_PBQT[b // share, b % share, q, :count]
+      assert (flat["token_BT"][pack, row] == RAGGED.token_BQT[b, q, :count]).all()
+      assert (flat["position_BT"][pack, row] == known + np.arange(count)).all()
+      assert (flat["example_BT"][pack, row] == b).all()
+      if not count:
+        continue
+      start = row[0] - known
+      seen += [(pack, int(slot)) for slot in range(start, row[0] + count)]
+      whole = flat["segment_BT"][pack, start : row[0] + count]
+      assert len({*whole.tolist()} - {0}) == 1
+      prompt_T = flat["token_BT"][pack, start : row[0]]
+      assert (prompt_T == RAGGED.prompts.token_BT[b, :known]).all()
+      line, column = divmod(int(start), 36)
+      audio_T = batch.audio_BT[pack, line, column : column + known]
+      slots = batch.frames_BRUE[pack, line].reshape(-1, 2, stages.SIZE.encoder_width)
+      mine = RAGGED.prompts.frames_BRUE[b].reshape(-1, 2, stages.SIZE.encoder_width)
+      own_T = RAGGED.prompts.audio_BT[b, :known]
+      assert ((audio_T >= 0) == (own_T >= 0)).all()
+      np.testing.assert_array_equal(
+        slots[audio_T[audio_T >= 0]], mine[own_T[own_T >= 0]]
+      )
+  assert len(seen) == len({*seen}) == (batch.segment_BT > 0).sum()
+
+
+@pytest.mark.parametrize(
+  ("count", "row_tokens", "message"),
+  [
+    (3, 36, "16 prompts cannot be shared out to 3 packs"),
+    (4, 20, r"reply \d of prompt \d+ \(example \d+\) needs \d+ tokens, a row has 20"),
+  ],
+)
+def test_what_does_not_fit_is_named(count, row_tokens, message):
+  with pytest.raises(ValueError, match=message):
+    packing.packed(RAGGED, count, row_tokens, pad_id=0)
+
+
+def test_no_replys_score_depends_on_what_it_is_packed_with():
+  params = step_audio.init_params(jax.random.key(0), stages.SIZE)
+  measure = functools.partial(policy.measured, model=stages.model(), temperature=0.7)
+  alone = measure(params, RAGGED)
+  packed = packing.packed(RAGGED, packs=2, row_tokens=48, pad_id=0)
+  assert packed.batch.token_BT.shape[1] * 2 < stages.ROWS * stages.REPLIES / 1.3
+  beside = measure(params, packed)
+  token_BQT, count_BQ = packs.laid_out(packed)
+  assert (token_BQT == RAGGED.token_BQT).all()
+  said_BQT = np.arange(stages.LENGTH) < count_BQ[..., None]
+  for name in ("logprob_BQT", "entropy_BQT"):
+    a, b = (np.where(said_BQT, getattr(x, name), 0.0) for x in (alone, beside))
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
