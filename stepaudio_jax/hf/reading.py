@@ -2,16 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from stepaudio_jax.core import tree
+from stepaudio_jax.core import disk, plain, threads, tree
 from stepaudio_jax.core.types import Params
-from stepaudio_jax.hf import blocks, heads, kinds, safe, table
+from stepaudio_jax.hf import blocks, heads, kinds, table
 from stepaudio_jax.hf.plan import Plan, Taken
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
@@ -40,12 +40,48 @@ def leaves(
     ValueError: before anything is read, with all that `split` raises.
   """
   shardings = _shardings(plan, split) if split is not None else {}
-  anew = dict(tree.named_leaves(_anew(plan.size, plan.fresh, seed)))
-  scratch = safe.Scratch()
-  return (
-    (path, _leaf(plan, path, shape, anew, shardings.get(path), scratch))
-    for path, shape in plan.shapes.items()
-  )
+
+  def found() -> Iterator[tuple[str, np.ndarray | jax.Array]]:
+    made, scratch = _made(plan, seed), disk.Scratch()
+    for path, shape in plan.shapes.items():
+      yield path, _leaf(plan, path, shape, made, shardings.get(path), scratch)
+
+  return found()
+
+
+def fill(plan: Plan, files: Mapping[str, plain.File], *, seed: int = 0) -> None:
+  """Writes all leaves to those files, a few tensors at a time.
+
+  Args:
+    files: path → file of that leaf's shape and dtype.
+    seed: of the parts that are made anew.
+  """
+  read, turned = disk.Scratch(), disk.Scratch()
+  tensors = [(path, taken) for path, some in plan.taken.items() for taken in some]
+  # As they lie in the source, which is then read from its first byte to its last.
+  tensors.sort(key=lambda item: (str(item[1].tensor.file), item[1].tensor.start))
+  with disk.writable(file.path for file in files.values()) as descriptors:
+
+    def put(path: str, array: np.ndarray, layer: int | None) -> None:
+      file = files[path]
+      for start, piece in blocks.pieces(array, file.dtype, turned):
+        disk.write(descriptors[file.path], piece, file.start(layer) + start)
+
+    def one(item: tuple[str, Taken]) -> None:
+      path, taken = item
+      tensor = _tensor(taken, files[path].dtype, read)
+      put(path, table.ours(tensor, taken.entry, plan.size), taken.entry.layer)
+
+    for path, array in _made(plan, seed).items():
+      put(path, array, None)
+    threads.each(one, tensors)
+
+
+def _made(plan: Plan, seed: int) -> dict[str, np.ndarray]:
+  """The leaves that are no tensors of the directories': heads, and parts anew."""
+  anew = tree.named_leaves(_anew(plan.size, plan.fresh, seed))
+  found = {path: np.asarray(leaf) for path, leaf in anew}
+  return found | {p: heads.leaf(p, tensor) for p, tensor in plan.heads.items()}
 
 
 def _shardings(plan: Plan, split: Split) -> dict[str, Sharding]:
@@ -83,9 +119,9 @@ def _leaf(
   plan: Plan,
   path: str,
   shape: tuple[int, ...],
-  anew: dict[str, jax.Array],
+  made: dict[str, np.ndarray],
   split: Sharding | None,
-  scratch: safe.Scratch,
+  scratch: disk.Scratch,
 ) -> np.ndarray | jax.Array:
   whole = tuple((0, length) for length in shape)
   bounds = {whole}
@@ -94,10 +130,8 @@ def _leaf(
     bounds = {_bounds(index, shape) for index in indices}
   dtype = plan.dtypes[path]
   buffers = {each: np.empty([b - a for a, b in each], dtype) for each in bounds}
-  if path in plan.heads:
-    _distribute(buffers, heads.leaf(path, plan.heads[path]), ())
-  elif path in anew:
-    _distribute(buffers, np.asarray(anew[path]), ())
+  if path in made:
+    _distribute(buffers, made[path], ())
   for taken in plan.taken.get(path, ()):
     tensor = _tensor(taken, dtype, scratch)
     layer = () if taken.entry.layer is None else (taken.entry.layer,)
@@ -125,7 +159,7 @@ def _distribute(
       blocks.copy(buffer[place], array[tuple(slice(a, b) for a, b in rest)])
 
 
-def _tensor(taken: Taken, dtype: np.dtype, scratch: safe.Scratch) -> np.ndarray:
+def _tensor(taken: Taken, dtype: np.dtype, scratch: disk.Scratch) -> np.ndarray:
   """The tensor; Qwen's vocabulary padded, its new rows the mean of the trained ones."""
   tensor = taken.tensor.read(scratch)
   if not taken.kind.extended or taken.entry.row.theirs != "V D":

@@ -8,12 +8,15 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 from etils import epath
+
+from stepaudio_jax.core import disk
 
 MAX_HEADER_BYTES = 100_000_000
 # Those that weights come in; integers and 8-bit floats would need scales.
@@ -38,13 +41,13 @@ class Tensor:
   def nbytes(self) -> int:
     return math.prod(self.shape) * self.dtype.itemsize
 
-  def read(self, scratch: "Scratch | None" = None) -> np.ndarray:
+  def read(self, scratch: disk.Scratch | None = None) -> np.ndarray:
     """The tensor, in memory of its own or in the scratch."""
-    out = (scratch or Scratch()).array(self.shape, self.dtype)
+    out = (scratch or disk.Scratch()).array(self.shape, self.dtype)
+    if local(self.file):
+      disk.read(pathlib.Path(self.file), out, self.start)
+      return out
     with self.file.open("rb") as file:
-      if local(self.file) and hasattr(os, "posix_fadvise"):
-        # Twice the speed from a cold disk: the system reads further ahead.
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
       file.seek(self.start)
       _fill(file, memoryview(out.reshape(-1).view(np.uint8)), self.file)
     return out
@@ -62,20 +65,6 @@ def _fill(file: BinaryIO, bytes_: memoryview, path: epath.Path) -> None:
     if not count:
       raise ValueError(f"{path} ended early; was it changed while it was read?")
     done += count
-
-
-class Scratch:
-  """Memory that one array after another lies in; a new page costs as much as a copy."""
-
-  def __init__(self):
-    self._bytes = np.empty(0, np.uint8)
-
-  def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Of any content; it overwrites the array before."""
-    needed = math.prod(shape) * dtype.itemsize
-    if len(self._bytes) < needed:
-      self._bytes = np.empty(needed, np.uint8)
-    return self._bytes[:needed].view(dtype).reshape(shape)
 
 
 def header(path: epath.Path) -> tuple[dict[str, Tensor], list[str]]:

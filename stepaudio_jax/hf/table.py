@@ -175,13 +175,17 @@ def entries(size: Size, parts: Collection[str] = PARTS) -> list[Entry]:
 
 def theirs(leaf: np.ndarray, entry: Entry) -> np.ndarray:
   """The torch tensor inside our leaf: a view, to read from or to write to."""
-  array = leaf if entry.layer is None else leaf[entry.layer]
+  return of_layer(leaf if entry.layer is None else leaf[entry.layer], entry)
+
+
+def of_layer(array: np.ndarray, entry: Entry) -> np.ndarray:
+  """The same of the one layer of the leaf that it is in."""
   groups = entry.row.theirs.split()
   letters = "".join(groups)
   permuted = array.transpose([entry.row.ours.index(letter) for letter in letters])
   length = dict(zip(letters, permuted.shape, strict=True))
   view = permuted.reshape([math.prod(length[a] for a in group) for group in groups])
-  assert np.may_share_memory(view, leaf) or not leaf.size, entry.key
+  assert np.may_share_memory(view, array) or not array.size, entry.key
   return view
 
 

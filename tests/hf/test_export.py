@@ -177,7 +177,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, params, tokenizer, monke
   monkeypatch.setattr(export_lib.blocks, "finite", interrupt)
   with pytest.raises(KeyboardInterrupt):
     write(params, tmp_path / "out", tokenizer)
-  assert seen == ["out.partial"]
+  assert set(seen) == {"out.partial"}
   assert list(tmp_path.iterdir()) == []
 
 

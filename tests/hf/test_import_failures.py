@@ -11,6 +11,7 @@ import safetensors.numpy
 from etils import epath
 
 from stepaudio_jax import convert
+from stepaudio_jax.core import disk
 from stepaudio_jax.hf import folder as folders
 from stepaudio_jax.hf import plan, safe
 from tests.hf import directories
@@ -245,7 +246,7 @@ def test_a_file_of_the_library_is_read_as_the_library_reads_it(tmp_path, arrays)
   tensors, problems = safe.header(epath.Path(path))
   assert problems == []
   assert tensors.keys() == arrays.keys()
-  scratch = safe.Scratch()
+  scratch = disk.Scratch()
   for key, tensor in tensors.items():
     read = tensor.read(scratch)
     assert (read.dtype, read.tobytes()) == (arrays[key].dtype, arrays[key].tobytes())

@@ -1,0 +1,130 @@
+"""Arrays that lie in files of their own, bytes as in memory.
+
+Where orbax writes an array alone and uncompressed, its folder holds zarr.json (zarr 3)
+and one file: the elements in C order, little-endian, then an index of one entry, where
+they begin and how many bytes they are, then the index's CRC-32C. Nothing else of zarr
+is known here; an array stored in another way is not plain.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import struct
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from stepaudio_jax.core import disk
+
+_META = "zarr.json"
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_DTYPES = {
+  "bfloat16": np.dtype(ml_dtypes.bfloat16),
+  "float16": np.dtype("<f2"),
+  "float32": np.dtype("<f4"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+  """An array on the disk; it begins with the file `path`."""
+
+  path: pathlib.Path
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def start(self, index: int | None) -> int:
+    """The byte where element `index` of the first axis begins."""
+    return (index or 0) * (self.nbytes // self.shape[0])
+
+  def read(self, index: int | None, scratch: disk.Scratch) -> np.ndarray:
+    """The array, or element `index` of its first axis, in the scratch."""
+    shape = self.shape if index is None else self.shape[1:]
+    out = scratch.array(shape, self.dtype)
+    disk.read(self.path, out, self.start(index))
+    return out
+
+
+def opened(folder: pathlib.Path) -> File | None:
+  """The array in a folder; None where it is not plain.
+
+  Raises:
+    ValueError: it is, but its file is damaged.
+  """
+  if not (folder / _META).exists():
+    return None
+  meta = json.loads((folder / _META).read_text())
+  shape, dtype = tuple(meta["shape"]), _DTYPES.get(meta["data_type"])
+  if dtype is None or not shape or _meta(meta, shape) != meta:
+    return None
+  found = File(_chunk(folder, shape), dtype, shape)
+  length = found.path.stat().st_size if found.path.exists() else 0
+  tail = np.empty(len(_tail(0)), np.uint8)
+  if length == found.nbytes + len(tail):
+    disk.read(found.path, tail, found.nbytes)
+  if length != found.nbytes + len(tail) or tail.tobytes() != _tail(found.nbytes):
+    raise ValueError(f"{found.path} is damaged: no array of {found.nbytes} bytes")
+  return found
+
+
+def enlarged(folder: pathlib.Path, shape: tuple[int, ...]) -> File:
+  """Makes the plain array in a folder one of that shape, and of any content.
+
+  Raises:
+    ValueError: there is no plain array.
+  """
+  found = opened(folder)
+  if found is None:
+    raise ValueError(f"{folder} holds no array of one uncompressed chunk")
+  text = (folder / _META).read_text()
+  meta = _meta(json.loads(text), shape)
+  (folder / _META).write_text(json.dumps(meta, separators=(",", ":"), sort_keys=True))
+  out = dataclasses.replace(found, shape=shape)
+  with out.path.open("wb") as file:
+    file.truncate(out.nbytes)
+    file.seek(out.nbytes)
+    file.write(_tail(out.nbytes))
+  return out
+
+
+def _chunk(folder: pathlib.Path, shape: tuple[int, ...]) -> pathlib.Path:
+  return folder.joinpath("c", *("0" for _ in shape))
+
+
+def _meta(meta: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+  """zarr.json of a plain array of that shape, the rest as in `meta`."""
+  index = {
+    "chunk_shape": [*shape],
+    "codecs": [_BYTES],
+    "index_codecs": [_BYTES, {"name": "crc32c"}],
+  }
+  return {
+    **meta,
+    "shape": [*shape],
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*shape]}},
+    "chunk_key_encoding": {"name": "default"},
+    "codecs": [{"name": "sharding_indexed", "configuration": index}],
+    "zarr_format": 3,
+    "node_type": "array",
+  }
+
+
+def _tail(nbytes: int) -> bytes:
+  index = struct.pack("<QQ", 0, nbytes)
+  return index + struct.pack("<I", _crc32c(index))
+
+
+def _crc32c(data: bytes) -> int:
+  """Castagnoli's, bit by bit (RFC 3720, appendix B.4)."""
+  value = 0xFFFFFFFF
+  for byte in data:
+    value ^= byte
+    for _ in range(8):
+      value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+  return value ^ 0xFFFFFFFF

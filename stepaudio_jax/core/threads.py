@@ -1,0 +1,39 @@
+"""Work on many items by a few threads."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+T = TypeVar("T")
+_END = object()
+# For work that reads, copies and writes memory: more of them only wait for the disk.
+COUNT = min(4, os.cpu_count() or 1)
+
+
+def each(work: Callable[[T], None], items: Iterable[T], count: int = COUNT) -> None:
+  """Calls `work` with every item, `count` at a time; returns when all are done.
+
+  An item is taken when a thread is free for it, so no more than `count` are in memory.
+  What `work` or `items` raises is raised here, once no thread is left at work; items
+  that had not begun by then are left out.
+  """
+  lock, stop, coming = threading.Lock(), threading.Event(), iter(items)
+
+  def some() -> None:
+    while not stop.is_set():
+      with lock:
+        item = next(coming, _END)
+      if item is _END:
+        return
+      work(item)
+      del item  # not kept while the next is made
+
+  with ThreadPoolExecutor(count) as pool:
+    try:
+      for future in as_completed([pool.submit(some) for _ in range(count)]):
+        future.result()
+    except BaseException:
+      stop.set()
+      raise
