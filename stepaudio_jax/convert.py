@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from stepaudio_jax import logs, sharding, workdirs
-from stepaudio_jax.core import errors, files, storage
+from stepaudio_jax.core import disk, errors, files, storage
 from stepaudio_jax.hf import (
   card,
   export,
@@ -29,7 +29,6 @@ from stepaudio_jax.hf import (
   parity,
   plan,
   reading,
-  safe,
   sides,
   table,
 )
@@ -83,7 +82,7 @@ def import_(
     "left_out": sum(count.left_out for count in made.counts.values()),
   }
   with files.folder_aside(to) as aside:
-    if mesh or not safe.local(aside):
+    if mesh or not disk.local(aside):
       storage.save_leaves(aside, reading.sizes(made), leaves)
     else:
       blank = storage.save_blank(aside, made.shapes, made.dtypes)

@@ -1,12 +1,29 @@
-"""Bytes between memory and places in local files."""
+"""Bytes between memory and places in local files, past the page cache where possible.
+
+Model files are read and written once. Through the page cache every byte costs a copy
+and a fresh page, which together take longer than the disk. O_DIRECT avoids both, but
+memory and places in the file must lie alike within a page: `Scratch` sees to it.
+"""
 
 import contextlib
+import dataclasses
+import errno
+import math
 import os
 import pathlib
 import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from etils import epath
+
+_PAGE = 4096
+# Less is not worth a request of its own.
+_LEAST = 1 << 20
+# Of a part.
+SOME_BYTES = 32 << 20
+_SHORT = "ended early; was it changed while it was read?"
+_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Scratch(threading.local):
@@ -18,53 +35,169 @@ class Scratch(threading.local):
   def __init__(self):
     self._bytes = np.empty(0, np.uint8)
 
-  def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Of any content; it overwrites the array before."""
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(self._bytes) < needed:
-      self._bytes = np.empty(needed, np.uint8)
-    return self._bytes[:needed].view(dtype).reshape(shape)
+  def array(
+    self, shape: tuple[int, ...], dtype: np.dtype, start: int = 0
+  ) -> np.ndarray:
+    """Of any content; it overwrites the array before.
+
+    Args:
+      start: the byte of a file that it is to be read from or written to.
+    """
+    first, needed = start % _PAGE, math.prod(shape) * dtype.itemsize
+    pages = self._pages(first + needed)
+    return pages[first : first + needed].view(dtype).reshape(shape)
+
+  def around(self, start: int, nbytes: int) -> memoryview:
+    """The whole pages with the bytes of the last `array` from that start."""
+    return memoryview(self._pages(start % _PAGE + nbytes))
+
+  def _pages(self, nbytes: int) -> np.ndarray:
+    needed = -(-nbytes // _PAGE) * _PAGE
+    if len(self._bytes) < needed + _PAGE:
+      self._bytes = np.empty(needed + _PAGE, np.uint8)
+    first = -self._bytes.ctypes.data % _PAGE
+    return self._bytes[first : first + needed]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """An array in a file, its elements in C order from byte `start` on."""
+
+  file: os.PathLike
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  start: int = 0
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def layer(self, index: int | None) -> "Stored":
+    """Element `index` of the first axis; the whole for None."""
+    if index is None:
+      return self
+    start = self.start + index * (self.nbytes // self.shape[0])
+    return dataclasses.replace(self, shape=self.shape[1:], start=start)
+
+  def parts(self) -> Iterator[tuple[int, "Stored"]]:
+    """(first element, elements from there on): all of it, `SOME_BYTES` at a time."""
+    count, some = math.prod(self.shape), SOME_BYTES // self.dtype.itemsize
+    for first in range(0, count, some):
+      start = self.start + first * self.dtype.itemsize
+      shape = (min(some, count - first),)
+      yield first, dataclasses.replace(self, shape=shape, start=start)
+
+  def read(self, scratch: Scratch | None = None) -> np.ndarray:
+    """The array, in memory of its own or in the scratch.
+
+    Raises:
+      ValueError: the file ends early.
+    """
+    scratch = scratch or Scratch()
+    if not local(self.file):
+      out = scratch.array(self.shape, self.dtype)
+      _fetch(self.file, self.start, _bytes(out))
+      return out
+    if self.nbytes >= _LEAST and not self.start % self.dtype.itemsize:
+      out = scratch.array(self.shape, self.dtype, self.start)
+      pages, first = scratch.around(self.start, self.nbytes), self.start % _PAGE
+      if _filled(self.file, self.start - first, pages, first + self.nbytes, _DIRECT):
+        return out
+    out = scratch.array(self.shape, self.dtype)
+    _filled(self.file, self.start, _bytes(out), self.nbytes, 0)
+    return out
+
+
+def local(path: os.PathLike) -> bool:
+  """Whether it lies on a file system, not in an object store."""
+  return "://" not in str(path)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+  return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _fetch(path: epath.Path, start: int, to: memoryview) -> None:
+  with path.open("rb") as file:
+    file.seek(start)
+    done = 0
+    while done < len(to):
+      count = file.readinto(to[done:])
+      if not count:
+        raise ValueError(f"{path} {_SHORT}")
+      done += count
+
+
+def _filled(
+  path: pathlib.Path, start: int, to: memoryview, needed: int, flags: int
+) -> bool:
+  """Whether the file can be read with these flags; then `to` is filled."""
+  done = 0
+  try:
+    with _opened(path, os.O_RDONLY | flags) as descriptor:
+      while done < needed:
+        count = os.preadv(descriptor, [to[done:]], start + done)
+        done += count
+        # Past the cache, all but the file's end comes in whole pages.
+        if done < needed and (not count or (flags and count % _PAGE)):
+          raise ValueError(f"{path} {_SHORT}")
+  except OSError as error:
+    if flags and error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+      return False
+    raise
+  return True
 
 
 @contextlib.contextmanager
-def writable(paths: Iterable[pathlib.Path]) -> Iterator[dict[pathlib.Path, int]]:
-  """Path → descriptor of a file, new or not; on the disk once the block ends well."""
-  with contextlib.ExitStack() as stack:
-    found = {}
-    for path in paths:
-      found[path] = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-      stack.callback(os.close, found[path])
-    yield found
-    for descriptor in found.values():
-      os.fsync(descriptor)
-
-
-def write(descriptor: int, array: np.ndarray, start: int) -> None:
-  """Writes a contiguous array from byte `start` on; the disk begins at once."""
-  bytes_, done = memoryview(array.reshape(-1).view(np.uint8)), 0
-  while done < len(bytes_):
-    done += os.pwrite(descriptor, bytes_[done:], start + done)
-  if hasattr(os, "posix_fadvise"):
-    # Else the system collects gigabytes before it starts to write them.
-    os.posix_fadvise(descriptor, start, len(bytes_), os.POSIX_FADV_DONTNEED)
-
-
-def read(path: pathlib.Path, out: np.ndarray, start: int) -> None:
-  """Fills a contiguous array from byte `start` on.
-
-  Raises:
-    ValueError: the file ends early.
-  """
-  bytes_, done = memoryview(out.reshape(-1).view(np.uint8)), 0
-  descriptor = os.open(path, os.O_RDONLY)
+def _opened(path: pathlib.Path, flags: int) -> Iterator[int]:
+  descriptor = os.open(path, flags, 0o666)
   try:
-    if hasattr(os, "posix_fadvise"):
-      # Twice the speed from a cold disk: the system reads further ahead.
-      os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    while done < len(bytes_):
-      count = os.preadv(descriptor, [bytes_[done:]], start + done)
-      if not count:
-        raise ValueError(f"{path} ended early; was it changed while it was read?")
-      done += count
+    yield descriptor
   finally:
     os.close(descriptor)
+
+
+class Target:
+  """A file that is written to, piece by piece in any order, by any thread."""
+
+  def __init__(self, descriptor: int, direct: int | None):
+    self._descriptor, self._direct = descriptor, direct
+
+  def resize(self, length: int) -> None:
+    os.ftruncate(self._descriptor, length)
+
+  def write(self, array: np.ndarray, start: int) -> None:
+    """Writes a contiguous array, best from a `Scratch.array` of that start."""
+    bytes_, first = _bytes(array), -start % _PAGE
+    last = first + max(0, len(bytes_) - first) // _PAGE * _PAGE
+    alike = (array.ctypes.data - start) % _PAGE == 0
+    if self._direct is None or not alike or last - first < _LEAST:
+      _write(self._descriptor, bytes_, start)
+      return
+    _write(self._direct, bytes_[first:last], start + first)
+    # Pages of which another piece has the rest.
+    _write(self._descriptor, bytes_[:first], start)
+    _write(self._descriptor, bytes_[last:], start + last)
+
+
+def _write(descriptor: int, bytes_: memoryview, start: int) -> None:
+  done = 0
+  while done < len(bytes_):
+    done += os.pwrite(descriptor, bytes_[done:], start + done)
+
+
+@contextlib.contextmanager
+def writable(paths: Iterable[pathlib.Path]) -> Iterator[dict[pathlib.Path, Target]]:
+  """Path → a file, new or not; all is on the disk once the block ends well."""
+  with contextlib.ExitStack() as stack:
+    descriptors, targets = [], {}
+    for path in paths:
+      flags = os.O_WRONLY | os.O_CREAT
+      descriptors.append(stack.enter_context(_opened(path, flags)))
+      direct = None
+      with contextlib.suppress(OSError):  # not every file system can
+        direct = stack.enter_context(_opened(path, flags | _DIRECT))
+      targets[path] = Target(descriptors[-1], direct if _DIRECT else None)
+    yield targets
+    for descriptor in descriptors:
+      os.fsync(descriptor)

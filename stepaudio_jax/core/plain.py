@@ -8,7 +8,7 @@ is known here; an array stored in another way is not plain.
 
 import dataclasses
 import json
-import math
+import os
 import pathlib
 import struct
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from stepaudio_jax.core import disk
+from stepaudio_jax.core.disk import Stored
 
 _META = "zarr.json"
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -27,31 +27,7 @@ _DTYPES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class File:
-  """An array on the disk; it begins with the file `path`."""
-
-  path: pathlib.Path
-  dtype: np.dtype
-  shape: tuple[int, ...]
-
-  @property
-  def nbytes(self) -> int:
-    return math.prod(self.shape) * self.dtype.itemsize
-
-  def start(self, index: int | None) -> int:
-    """The byte where element `index` of the first axis begins."""
-    return (index or 0) * (self.nbytes // self.shape[0])
-
-  def read(self, index: int | None, scratch: disk.Scratch) -> np.ndarray:
-    """The array, or element `index` of its first axis, in the scratch."""
-    shape = self.shape if index is None else self.shape[1:]
-    out = scratch.array(shape, self.dtype)
-    disk.read(self.path, out, self.start(index))
-    return out
-
-
-def opened(folder: pathlib.Path) -> File | None:
+def opened(folder: pathlib.Path) -> Stored | None:
   """The array in a folder; None where it is not plain.
 
   Raises:
@@ -63,17 +39,15 @@ def opened(folder: pathlib.Path) -> File | None:
   shape, dtype = tuple(meta["shape"]), _DTYPES.get(meta["data_type"])
   if dtype is None or not shape or _meta(meta, shape) != meta:
     return None
-  found = File(_chunk(folder, shape), dtype, shape)
-  length = found.path.stat().st_size if found.path.exists() else 0
-  tail = np.empty(len(_tail(0)), np.uint8)
-  if length == found.nbytes + len(tail):
-    disk.read(found.path, tail, found.nbytes)
-  if length != found.nbytes + len(tail) or tail.tobytes() != _tail(found.nbytes):
-    raise ValueError(f"{found.path} is damaged: no array of {found.nbytes} bytes")
+  found = Stored(_chunk(folder, shape), dtype, shape)
+  length = found.file.stat().st_size if found.file.exists() else 0
+  tail = _tail(found.nbytes)
+  if length != found.nbytes + len(tail) or _end(found.file, len(tail)) != tail:
+    raise ValueError(f"{found.file} is damaged: no array of {found.nbytes} bytes")
   return found
 
 
-def enlarged(folder: pathlib.Path, shape: tuple[int, ...]) -> File:
+def enlarged(folder: pathlib.Path, shape: tuple[int, ...]) -> Stored:
   """Makes the plain array in a folder one of that shape, and of any content.
 
   Raises:
@@ -86,11 +60,17 @@ def enlarged(folder: pathlib.Path, shape: tuple[int, ...]) -> File:
   meta = _meta(json.loads(text), shape)
   (folder / _META).write_text(json.dumps(meta, separators=(",", ":"), sort_keys=True))
   out = dataclasses.replace(found, shape=shape)
-  with out.path.open("wb") as file:
+  with out.file.open("wb") as file:
     file.truncate(out.nbytes)
     file.seek(out.nbytes)
     file.write(_tail(out.nbytes))
   return out
+
+
+def _end(path: pathlib.Path, length: int) -> bytes:
+  with path.open("rb") as file:
+    file.seek(-length, os.SEEK_END)
+    return file.read()
 
 
 def _chunk(folder: pathlib.Path, shape: tuple[int, ...]) -> pathlib.Path:

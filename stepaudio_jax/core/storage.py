@@ -15,7 +15,8 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, plain, tree
+from stepaudio_jax.core import ahead, disk, plain, tree
+from stepaudio_jax.core.disk import Stored
 
 FOLDER = "checkpoints"
 STATE = "state"
@@ -57,9 +58,9 @@ class Leaves:
     self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in found.items()}
     self.files = self._files()
 
-  def _files(self) -> dict[str, plain.File]:
+  def _files(self) -> dict[str, Stored]:
     found = {}
-    for part in _PARAMS if "://" not in str(self._folder) else ():
+    for part in _PARAMS if disk.local(self._folder) else ():
       for path, _ in tree.named_leaves(self._saved[part]):
         file = plain.opened(_array_folder(self._folder, part, path))
         if file is None:
@@ -138,7 +139,7 @@ def save_blank(
   workdir: epath.PathLike,
   shapes: Mapping[str, tuple[int, ...]],
   dtypes: Mapping[str, np.dtype],
-) -> dict[str, plain.File]:
+) -> dict[str, Stored]:
   """As `save_leaves`, of a local workdir, but of parameters that are still to come.
 
   Returns:

@@ -17,7 +17,6 @@ from stepaudio_jax.core import disk
 _FAST, _SLOW = 512, 2048
 _GAP = 64
 _SOME = 2**18
-_PIECE_BYTES = 32 << 20
 # All bits of the exponent set: infinite or no number.
 _EXPONENT = {
   np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
@@ -37,19 +36,23 @@ def copy(to: np.ndarray, source: np.ndarray) -> None:
 
 
 def pieces(
-  array: np.ndarray, dtype: np.dtype, scratch: disk.Scratch
+  array: np.ndarray, dtype: np.dtype, scratch: disk.Scratch, start: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """(byte that it begins at, contiguous array of that dtype): an array, cut up.
+  """(place in a file, contiguous array of that dtype): an array, cut up.
 
   Each lies in the scratch, and so only until the next is asked for.
+
+  Args:
+    start: the place of the first.
   """
   width = math.prod(array.shape[1:]) * dtype.itemsize
-  rows = max(1, _PIECE_BYTES // max(1, width))
+  rows = max(1, disk.SOME_BYTES // max(1, width))
   for first in range(0, len(array), rows):
     some = array[first : first + rows]
-    out = scratch.array(some.shape, dtype)
+    place = start + first * width
+    out = scratch.array(some.shape, dtype, place)
     copy(out, some)
-    yield first * width, out
+    yield place, out
 
 
 def _copy(to: np.ndarray, source: np.ndarray) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import shutil
 import tempfile
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from stepaudio_jax.core import disk, plain, threads, tree
+from stepaudio_jax.core import disk, threads, tree
 from stepaudio_jax.core import files as core_files
+from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, files, heads, safe, table
 from stepaudio_jax.hf.folder import INDEX
@@ -40,7 +40,7 @@ class Weights:
   leaves: Iterable[tuple[str, np.ndarray]]
   shapes: Mapping[str, tuple[int, ...]]
   dtypes: Mapping[str, np.dtype]
-  files: Mapping[str, plain.File] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(cls, params: Params) -> "Weights":
@@ -103,7 +103,7 @@ def export(
 @contextlib.contextmanager
 def _local(to: epath.Path) -> Iterator[pathlib.Path]:
   """A folder in which files can be written out of order; `to` itself if it can."""
-  if safe.local(to):
+  if disk.local(to):
     yield pathlib.Path(to)
     return
   with tempfile.TemporaryDirectory() as room:
@@ -164,26 +164,24 @@ def _write_weights(
   """Headers first, then every tensor at its place in the files."""
   target, wrong = _Shards(to, size, dtypes, cap), set()
   read, made = disk.Scratch(), disk.Scratch()
-  with disk.writable(target.heads) as descriptors:
+  with disk.writable(target.heads) as outs:
     for path, (head, length) in target.heads.items():
-      os.ftruncate(descriptors[path], length)
-      disk.write(descriptors[path], np.frombuffer(head, np.uint8), 0)
+      outs[path].resize(length)
+      outs[path].write(np.frombuffer(head, np.uint8), 0)
 
-    def one(item: tuple[table.Entry, np.ndarray | plain.File]) -> None:
-      entry, leaf = item
-      key, layer = entry.key, entry.layer
-      if isinstance(leaf, plain.File):
-        array = leaf.read(layer, read)
-      else:
-        array = leaf if layer is None else leaf[layer]
-      view = table.of_layer(array, entry)
-      for start, piece in blocks.pieces(view, target.dtypes[key], made):
+    def one(item: tuple[table.Entry, np.ndarray | Stored, int]) -> None:
+      entry, part, first = item
+      key, straight = entry.key, entry.row.straight
+      array = part.read(read) if isinstance(part, Stored) else part
+      view = array if straight else table.of_layer(array, entry)
+      dtype = target.dtypes[key]
+      start = target.starts[key] + first * dtype.itemsize
+      for place, piece in blocks.pieces(view, dtype, made, start):
         if not blocks.finite(piece):
           wrong.add(key)
-        place = target.starts[key] + start
-        disk.write(descriptors[to / target.names[key]], piece, place)
+        outs[to / target.names[key]].write(piece, place)
 
-    threads.each(one, _leaves(weights, target.entries))
+    threads.each(one, _parts(weights, target.entries))
   if wrong:
     found = [f"{k} as {its}" for k, its in target.dtypes.items() if k in wrong]
     raise ValueError("\n  ".join(["tensors that are not finite:", *found]))
@@ -191,16 +189,22 @@ def _write_weights(
   (to / INDEX).write_text(json.dumps(index, indent=2))
 
 
-def _leaves(
+def _parts(
   weights: Weights, entries: Sequence[table.Entry]
-) -> Iterator[tuple[table.Entry, np.ndarray | plain.File]]:
-  """Every tensor with the leaf that it is of; in packing order if any order will do."""
+) -> Iterator[tuple[table.Entry, np.ndarray | Stored, int]]:
+  """(tensor, our layer that it is, which of its elements is the first) of all.
+
+  In packing order if any will do; large ones in parts, if they need not be turned.
+  """
   if weights.files:
-    yield from ((entry, weights.files[entry.row.path]) for entry in entries)
+    for entry in entries:
+      layer = weights.files[entry.row.path].layer(entry.layer)
+      parts = layer.parts() if entry.row.straight else ((0, layer),)
+      yield from ((entry, part, first) for first, part in parts)
     return
   of_leaf: dict[str, list[table.Entry]] = {}
   for entry in entries:
     of_leaf.setdefault(entry.row.path, []).append(entry)
   for path, leaf in weights.leaves:
     for entry in of_leaf[path]:
-      yield entry, leaf
+      yield entry, leaf if entry.layer is None else leaf[entry.layer], 0

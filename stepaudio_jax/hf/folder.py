@@ -12,6 +12,8 @@ from typing import Any
 
 from etils import epath
 
+from stepaudio_jax.core import disk
+from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.hf import safe
 
 INDEX = "model.safetensors.index.json"
@@ -26,7 +28,7 @@ class Folder:
 
   path: epath.Path
   config: dict[str, Any]
-  tensors: dict[str, safe.Tensor]
+  tensors: dict[str, Stored]
   problems: list[str]
 
 
@@ -69,7 +71,7 @@ def refusal(folder: epath.Path, name: str) -> str:
   path = folder / name
   if not path.exists():
     return f"{name} is not there"
-  if not safe.local(folder):  # object stores have no links
+  if not disk.local(folder):  # object stores have no links
     return ""
   real = pathlib.Path(path).resolve()
   if not stat.S_ISREG(real.stat().st_mode):
@@ -87,7 +89,7 @@ def _homes(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
   return (folder,)
 
 
-def _located(folder: epath.Path, problems: list[str]) -> dict[str, safe.Tensor]:
+def _located(folder: epath.Path, problems: list[str]) -> dict[str, Stored]:
   """Every tensor of the index; without an index, those of the only file."""
   if (folder / INDEX).exists():
     where = json_of(folder, INDEX, problems).get("weight_map")
@@ -110,7 +112,7 @@ def _located(folder: epath.Path, problems: list[str]) -> dict[str, safe.Tensor]:
 
 def _headers(
   folder: epath.Path, names: list[str], problems: list[str]
-) -> dict[str, dict[str, safe.Tensor]]:
+) -> dict[str, dict[str, Stored]]:
   found = {}
   for name in names:
     wrong = refusal(folder, name)
@@ -126,9 +128,9 @@ def _headers(
 
 def _indexed(
   where: dict[str, str],
-  headers: dict[str, dict[str, safe.Tensor]],
+  headers: dict[str, dict[str, Stored]],
   problems: list[str],
-) -> dict[str, safe.Tensor]:
+) -> dict[str, Stored]:
   tensors = {}
   for key, name in where.items():
     if key in headers.get(name, {}):

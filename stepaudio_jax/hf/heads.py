@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.hf import blocks, folder, safe, table
 from stepaudio_jax.hf.table import Entry, Row
 
@@ -79,7 +80,7 @@ def write(to: epath.Path, made: Heads) -> None:
 
 def opened(
   path: epath.Path, width: int, problems: list[str]
-) -> tuple[dict[str, safe.Tensor], dict[str, list[str]]]:
+) -> tuple[dict[str, Stored], dict[str, list[str]]]:
   """(path → tensor, what heads.json says of dimensions), empty where there are none.
 
   Args:
@@ -122,7 +123,7 @@ def _undescribed(row: dict[str, Any]) -> str:
   return ""
 
 
-def leaf(path: str, tensor: safe.Tensor) -> np.ndarray:
+def leaf(path: str, tensor: Stored) -> np.ndarray:
   """Our array of a head."""
   row = next(row for row in ROWS if row.path == path)
   read = tensor.read()

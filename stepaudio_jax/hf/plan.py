@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.hf import folder as folders
 from stepaudio_jax.hf import heads, kinds, safe, table
 from stepaudio_jax.hf.folder import Folder
@@ -24,7 +25,7 @@ DTYPES = {"bfloat16": safe.DTYPES["BF16"], "float32": safe.DTYPES["F32"], "keep"
 class Taken:
   """One tensor of a directory and its place in our tree."""
 
-  tensor: safe.Tensor
+  tensor: Stored
   entry: Entry
   kind: Kind
 
@@ -61,7 +62,7 @@ class Plan:
   fresh: tuple[str, ...]
   lacking: tuple[str, ...]
   taken: dict[str, list[Taken]]
-  heads: dict[str, safe.Tensor]
+  heads: dict[str, Stored]
   described: dict[str, list[str]]
   dtypes: dict[str, np.dtype]
   counts: dict[str, Count]

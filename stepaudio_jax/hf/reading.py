@@ -1,5 +1,6 @@
 """The leaves of an import: each tensor is read once, straight to its place."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from stepaudio_jax.core import disk, plain, threads, tree
+from stepaudio_jax.core import disk, threads, tree
+from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, heads, kinds, table
 from stepaudio_jax.hf.plan import Plan, Taken
@@ -49,7 +51,7 @@ def leaves(
   return found()
 
 
-def fill(plan: Plan, files: Mapping[str, plain.File], *, seed: int = 0) -> None:
+def fill(plan: Plan, files: Mapping[str, Stored], *, seed: int = 0) -> None:
   """Writes all leaves to those files, a few tensors at a time.
 
   Args:
@@ -57,24 +59,45 @@ def fill(plan: Plan, files: Mapping[str, plain.File], *, seed: int = 0) -> None:
     seed: of the parts that are made anew.
   """
   read, turned = disk.Scratch(), disk.Scratch()
-  tensors = [(path, taken) for path, some in plan.taken.items() for taken in some]
-  # As they lie in the source, which is then read from its first byte to its last.
-  tensors.sort(key=lambda item: (str(item[1].tensor.file), item[1].tensor.start))
-  with disk.writable(file.path for file in files.values()) as descriptors:
+  with disk.writable(file.file for file in files.values()) as targets:
 
-    def put(path: str, array: np.ndarray, layer: int | None) -> None:
+    def put(path: str, array: np.ndarray, layer: int | None, first: int = 0) -> None:
       file = files[path]
-      for start, piece in blocks.pieces(array, file.dtype, turned):
-        disk.write(descriptors[file.path], piece, file.start(layer) + start)
+      start = file.layer(layer).start + first * file.dtype.itemsize
+      for place, piece in blocks.pieces(array, file.dtype, turned, start):
+        targets[file.file].write(piece, place)
 
-    def one(item: tuple[str, Taken]) -> None:
-      path, taken = item
-      tensor = _tensor(taken, files[path].dtype, read)
-      put(path, table.ours(tensor, taken.entry, plan.size), taken.entry.layer)
+    def one(item: tuple[str, Taken, int]) -> None:
+      path, taken, first = item
+      entry, tensor = taken.entry, _tensor(taken, files[path].dtype, read)
+      straight = entry.row.straight
+      ours = tensor if straight else table.ours(tensor, entry, plan.size)
+      put(path, ours, entry.layer, first)
 
     for path, array in _made(plan, seed).items():
       put(path, array, None)
-    threads.each(one, tensors)
+    threads.each(one, _parts(plan))
+
+
+def _parts(plan: Plan) -> Iterator[tuple[str, Taken, int]]:
+  """(path, tensor, which of its elements is the first) of everything to read.
+
+  In the order in which it lies in the sources; large tensors in parts, if they need
+  not be turned.
+  """
+  found = [(path, taken) for path, some in plan.taken.items() for taken in some]
+  found.sort(key=lambda item: (str(item[1].tensor.file), item[1].tensor.start))
+  for path, taken in found:
+    if _padded(taken) or not taken.entry.row.straight:
+      yield path, taken, 0
+      continue
+    for first, part in taken.tensor.parts():
+      yield path, dataclasses.replace(taken, tensor=part), first
+
+
+def _padded(taken: Taken) -> bool:
+  """Whether it is Qwen's vocabulary, which gets more rows."""
+  return taken.kind.extended and taken.entry.row.theirs == "V D"
 
 
 def _made(plan: Plan, seed: int) -> dict[str, np.ndarray]:
@@ -162,7 +185,7 @@ def _distribute(
 def _tensor(taken: Taken, dtype: np.dtype, scratch: disk.Scratch) -> np.ndarray:
   """The tensor; Qwen's vocabulary padded, its new rows the mean of the trained ones."""
   tensor = taken.tensor.read(scratch)
-  if not taken.kind.extended or taken.entry.row.theirs != "V D":
+  if not _padded(taken):
     return tensor
   trained = tensor[: kinds.FIRST_NEW_ROW]
   out = np.empty((kinds.PADDED_VOCABULARY, tensor.shape[1]), dtype)

@@ -4,19 +4,16 @@ Format: 8 bytes, little-endian, of the header's length; the header, JSON; the te
 A file from a stranger is only ever parsed as JSON and numbers; nothing in it is run.
 """
 
-import dataclasses
 import json
 import math
-import os
-import pathlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from etils import epath
 
-from stepaudio_jax.core import disk
+from stepaudio_jax.core.disk import Stored
 
 MAX_HEADER_BYTES = 100_000_000
 # Those that weights come in; integers and 8-bit floats would need scales.
@@ -28,46 +25,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-  """One tensor of a file; `start` counts bytes from the file's beginning."""
-
-  file: epath.Path
-  dtype: np.dtype
-  shape: tuple[int, ...]
-  start: int
-
-  @property
-  def nbytes(self) -> int:
-    return math.prod(self.shape) * self.dtype.itemsize
-
-  def read(self, scratch: disk.Scratch | None = None) -> np.ndarray:
-    """The tensor, in memory of its own or in the scratch."""
-    out = (scratch or disk.Scratch()).array(self.shape, self.dtype)
-    if local(self.file):
-      disk.read(pathlib.Path(self.file), out, self.start)
-      return out
-    with self.file.open("rb") as file:
-      file.seek(self.start)
-      _fill(file, memoryview(out.reshape(-1).view(np.uint8)), self.file)
-    return out
-
-
-def local(path: os.PathLike) -> bool:
-  """Whether it lies on a file system, not in an object store."""
-  return "://" not in str(path)
-
-
-def _fill(file: BinaryIO, bytes_: memoryview, path: epath.Path) -> None:
-  done = 0
-  while done < len(bytes_):
-    count = file.readinto(bytes_[done:])
-    if not count:
-      raise ValueError(f"{path} ended early; was it changed while it was read?")
-    done += count
-
-
-def header(path: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
+def header(path: epath.Path) -> tuple[dict[str, Stored], list[str]]:
   """(tensors by key, problems); a tensor with a problem is left out."""
   size = path.stat().length
   with path.open("rb") as file:
@@ -95,7 +53,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensors(
   path: epath.Path, rows: dict[str, Any], *, data: int, size: int
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> tuple[dict[str, Stored], list[str]]:
   """`data` is where the tensors begin, `size` the file's length."""
   tensors, spans, problems = {}, [], []
   for key, row in rows.items():
@@ -104,7 +62,7 @@ def _tensors(
       problems.append(f"{path.name}: tensor {key!r}: {wrong}")
       continue
     begin, end = row["data_offsets"]
-    tensor = Tensor(path, DTYPES[row["dtype"]], tuple(row["shape"]), data + begin)
+    tensor = Stored(path, DTYPES[row["dtype"]], tuple(row["shape"]), data + begin)
     if end - begin != tensor.nbytes:
       what = f"{end - begin} bytes for {row['dtype']} {row['shape']}"
       problems.append(f"{path.name}: tensor {key!r}: {what}")

@@ -32,6 +32,11 @@ class Row:
     return "{}" in self.key
 
   @property
+  def straight(self) -> bool:
+    """Whether both have their elements in one order."""
+    return self.ours == self.theirs.replace(" ", "")
+
+  @property
   def part(self) -> str:
     return self.path.split("/")[0]
 

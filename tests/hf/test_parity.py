@@ -13,9 +13,9 @@ import pytest
 import safetensors.numpy
 
 from stepaudio_jax import checkpoint, convert, workdirs
-from stepaudio_jax.core import storage
+from stepaudio_jax.core import disk, storage
 from stepaudio_jax.core.types import TrainState
-from stepaudio_jax.hf import parity, safe, table
+from stepaudio_jax.hf import parity, table
 from stepaudio_jax.hf.export import Weights, export
 from stepaudio_jax.models import heads as heads_lib
 from tests.hf import directories, exports
@@ -209,7 +209,7 @@ def _reward_leaves(width):
 def test_no_more_than_two_tensors_are_in_memory(folder, half, monkeypatch):
   """One of each side; every tensor is read once."""
   alive, peak, reads = [], [], []
-  read = safe.Tensor.read
+  read = disk.Stored.read
 
   def counted(self):
     array = read(self)
@@ -218,7 +218,7 @@ def test_no_more_than_two_tensors_are_in_memory(folder, half, monkeypatch):
     peak.append(sum(ref() is not None for ref in alive))
     return array
 
-  monkeypatch.setattr(safe.Tensor, "read", counted)
+  monkeypatch.setattr(disk.Stored, "read", counted)
   gc.collect()
   report = checked(folder, half, logits=False)
   assert len(reads) == 2 * len(report["tensors"])
