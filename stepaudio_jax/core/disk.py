@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import math
+import mmap
 import os
 import pathlib
 import threading
@@ -17,11 +18,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from etils import epath
 
-_PAGE = 4096
+# Of memory and of the page cache; no disk's blocks are larger than 4096 bytes.
+_PAGE = max(4096, mmap.PAGESIZE)
 # Less is not worth a request of its own.
 _LEAST = 1 << 20
 # Of a part.
 SOME_BYTES = 32 << 20
+# Of what is begun first.
+LARGE_BYTES = 256 << 20
+# What a file system answers that cannot do without its cache.
+_NOT_SO = (errno.EINVAL, errno.EOPNOTSUPP)
 _SHORT = "ended early; was it changed while it was read?"
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -142,7 +148,7 @@ def _filled(
         if done < needed and (not count or (flags and count % _PAGE)):
           raise ValueError(f"{path} {_SHORT}")
   except OSError as error:
-    if flags and error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+    if flags and error.errno in _NOT_SO:
       return False
     raise
   return True
@@ -171,13 +177,18 @@ class Target:
     bytes_, first = _bytes(array), -start % _PAGE
     last = first + max(0, len(bytes_) - first) // _PAGE * _PAGE
     alike = (array.ctypes.data - start) % _PAGE == 0
-    if self._direct is None or not alike or last - first < _LEAST:
-      _write(self._descriptor, bytes_, start)
-      return
-    _write(self._direct, bytes_[first:last], start + first)
-    # Pages of which another piece has the rest.
-    _write(self._descriptor, bytes_[:first], start)
-    _write(self._descriptor, bytes_[last:], start + last)
+    if self._direct is not None and alike and last - first >= _LEAST:
+      try:
+        _write(self._direct, bytes_[first:last], start + first)
+      except OSError as error:
+        if error.errno not in _NOT_SO:
+          raise
+      else:
+        # Pages of which another piece may have the rest.
+        _write(self._descriptor, bytes_[:first], start)
+        _write(self._descriptor, bytes_[last:], start + last)
+        return
+    _write(self._descriptor, bytes_, start)
 
 
 def _write(descriptor: int, bytes_: memoryview, start: int) -> None:
@@ -195,9 +206,10 @@ def writable(paths: Iterable[pathlib.Path]) -> Iterator[dict[pathlib.Path, Targe
       flags = os.O_WRONLY | os.O_CREAT
       descriptors.append(stack.enter_context(_opened(path, flags)))
       direct = None
-      with contextlib.suppress(OSError):  # not every file system can
-        direct = stack.enter_context(_opened(path, flags | _DIRECT))
-      targets[path] = Target(descriptors[-1], direct if _DIRECT else None)
+      if _DIRECT:
+        with contextlib.suppress(OSError):  # not every file system can
+          direct = stack.enter_context(_opened(path, flags | _DIRECT))
+      targets[path] = Target(descriptors[-1], direct)
     yield targets
     for descriptor in descriptors:
       os.fsync(descriptor)

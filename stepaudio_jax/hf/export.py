@@ -194,11 +194,13 @@ def _parts(
 ) -> Iterator[tuple[table.Entry, np.ndarray | Stored, int]]:
   """(tensor, our layer that it is, which of its elements is the first) of all.
 
-  In packing order if any will do; large ones in parts, if they need not be turned.
+  In packing order if any will do, but first what would keep one thread busy when the
+  others have no more to do; large ones in parts, if they need not be turned.
   """
   if weights.files:
-    for entry in entries:
-      layer = weights.files[entry.row.path].layer(entry.layer)
+    layers = [(e, weights.files[e.row.path].layer(e.layer)) for e in entries]
+    layers.sort(key=lambda item: item[1].nbytes < disk.LARGE_BYTES)
+    for entry, layer in layers:
       parts = layer.parts() if entry.row.straight else ((0, layer),)
       yield from ((entry, part, first) for first, part in parts)
     return

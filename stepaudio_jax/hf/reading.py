@@ -82,11 +82,13 @@ def fill(plan: Plan, files: Mapping[str, Stored], *, seed: int = 0) -> None:
 def _parts(plan: Plan) -> Iterator[tuple[str, Taken, int]]:
   """(path, tensor, which of its elements is the first) of everything to read.
 
-  In the order in which it lies in the sources; large tensors in parts, if they need
+  In the order in which it lies in the sources, but first of all what would keep one
+  thread busy when the others have no more to do; large tensors in parts, if they need
   not be turned.
   """
   found = [(path, taken) for path, some in plan.taken.items() for taken in some]
   found.sort(key=lambda item: (str(item[1].tensor.file), item[1].tensor.start))
+  found.sort(key=lambda item: item[1].tensor.nbytes < disk.LARGE_BYTES)
   for path, taken in found:
     if _padded(taken) or not taken.entry.row.straight:
       yield path, taken, 0
