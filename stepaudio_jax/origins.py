@@ -1,14 +1,26 @@
-"""What a run starts from: other runs' parameters and their size."""
+"""What a run starts from: a checkpoint, or a Hugging Face directory as it is.
+
+A directory is read through the import's table straight to the parameters, as float32,
+which loses nothing; no copy of it is left anywhere.
+"""
 
 import dataclasses
 import json
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from etils import epath
 
 from stepaudio_jax import workdirs
-from stepaudio_jax.core import files, storage
+from stepaudio_jax.core import files, storage, tree
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.hf import folder as folders
+from stepaudio_jax.hf import plan as plans
+from stepaudio_jax.hf import reading
 from stepaudio_jax.models import sizes
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.workdirs import RewardModel
 
 _SOURCES = "sources.json"
 # Of a size, what no shape of a parameter depends on.
@@ -16,7 +28,7 @@ _UNSEEN = ("norm_eps", "rope_theta", "max_positions")
 
 
 def pinned(
-  workdir: epath.PathLike, folders: dict[str, epath.PathLike]
+  workdir: epath.PathLike, origins: dict[str, epath.PathLike]
 ) -> dict[str, epath.Path]:
   """The step folders that a run reads, the same at every start of the run.
 
@@ -24,17 +36,15 @@ def pinned(
   otherwise resume with another reference. The first start writes them down.
 
   Args:
-    folders: {name: a workdir or one of its step folders}.
+    origins: {name: a workdir, one of its step folders, or a Hugging Face directory}.
   """
   workdir = epath.Path(workdir)
   path = workdir / _SOURCES
   # Without config.json no run has begun: the file is that of a start that failed.
   if path.exists() and (workdir / "config.json").exists():
     known = json.loads(path.read_text())
-    return {name: epath.Path(known[name]) for name in folders}
-  found = {
-    name: storage.step_folder(folder).resolve() for name, folder in folders.items()
-  }
+    return {name: epath.Path(known[name]) for name in origins}
+  found = {name: _found(folder).resolve() for name, folder in origins.items()}
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.aside(path) as partial:
     partial.write_text(json.dumps({k: str(v) for k, v in found.items()}, indent=1))
@@ -48,9 +58,77 @@ def start_size(name: str, init: epath.PathLike) -> Size:
   differ between releases of one shape. "init" is `init`'s own size, row or not.
   """
   if name == "init" and init:
-    return workdirs.load_size(init)
+    return _size(init)
   row = sizes.size(name)
   if not init:
     return row
-  its = workdirs.load_size(init)
+  its = _size(init)
   return dataclasses.replace(row, **{key: getattr(its, key) for key in _UNSEEN})
+
+
+def load_params(
+  origin: epath.PathLike, *, place: Callable[[str, np.ndarray], Any] | None = None
+) -> Params:
+  """All parameters as float32; `workdirs.load_params`, or those of a directory.
+
+  Raises:
+    FileNotFoundError: `origin` is neither a checkpoint nor a directory.
+    ValueError: with everything that is wrong with the directory.
+  """
+  if not _is_directory(origin):
+    return workdirs.load_params(origin, place=place)
+  place = place or (lambda _, leaf: leaf)
+  made = _plan(origin, "float32")
+  return tree.nested(
+    (path, place(path, leaf.astype(np.float32, copy=False)))
+    for path, leaf in reading.leaves(made)
+  )
+
+
+def load_reward_model(origin: epath.PathLike) -> RewardModel:
+  """`workdirs.load_reward_model`, or that of a directory with heads, as stored.
+
+  Raises:
+    FileNotFoundError: `origin` is neither a checkpoint nor a directory.
+    ValueError: there is no reward model, or something is wrong with it.
+  """
+  if not _is_directory(origin):
+    return workdirs.load_reward_model(origin)
+  made = _plan(origin, "keep")
+  if not made.heads or made.tokenizer is None:
+    raise ValueError(f"{origin} holds no reward model: it has no heads.safetensors")
+  params = tree.nested(reading.leaves(made))
+  names = {key: tuple(value) for key, value in made.described.items()}
+  return RewardModel(params, made.size, made.tokenizer, **names)
+
+
+def _found(origin: epath.PathLike) -> epath.Path:
+  return epath.Path(origin) if _is_directory(origin) else storage.step_folder(origin)
+
+
+def _is_directory(origin: epath.PathLike) -> bool:
+  """Whether it is a Hugging Face directory; a checkpoint in it would come first.
+
+  Raises:
+    FileNotFoundError: it is neither.
+  """
+  try:
+    storage.step_folder(origin)
+  except FileNotFoundError as error:
+    names = (folders.INDEX, folders.SINGLE)
+    if not any((epath.Path(origin) / name).exists() for name in names):
+      raise FileNotFoundError(f"{error}, nor is it a Hugging Face model") from error
+    return True
+  return False
+
+
+def _size(origin: epath.PathLike) -> Size:
+  if not _is_directory(origin):
+    return workdirs.load_size(origin)
+  return _plan(origin, "float32").size
+
+
+def _plan(origin: epath.PathLike, dtype: str) -> plans.Plan:
+  made = plans.plan([origin], dtype=dtype)
+  made.refuse()
+  return made

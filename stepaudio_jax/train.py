@@ -165,7 +165,7 @@ def initial_params(
     out_shardings={part: places[part] for part in c.fresh},
   )(rng, names=tuple(c.fresh))
   place = sharding.placer(mesh, axes, {p: dtypes[p] for p in parts if p not in fresh})
-  loaded = workdirs.load_params(c.init, place=place) if c.init else {}
+  loaded = origins.load_params(c.init, place=place) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in fresh]
   if lacking:
     raise ValueError(

@@ -86,15 +86,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   sources = origins.pinned(workdir, sources)
   axes = step_audio.axis_names(size)
   held = dict.fromkeys(_SPEAKING, "float32") | {"encoder": c.dtype}
-  loaded = workdirs.load_params(
-    sources["init"], place=sharding.placer(mesh, axes, held)
-  )
+  loaded = origins.load_params(sources["init"], place=sharding.placer(mesh, axes, held))
   tx = optimiser(c, algorithm)
   state = initial_state(c, loaded, tx, algorithm)
   encoder = sharding.gathered(loaded["encoder"])
   del loaded  # the state's, which the first step overwrites
   place = sharding.placer(mesh, axes, dict.fromkeys(_SPEAKING, c.dtype))
-  reference = _speaking(workdirs.load_params(sources["reference"], place=place))
+  reference = _speaking(origins.load_params(sources["reference"], place=place))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
@@ -263,7 +261,7 @@ def judge(
     return None
   if not c.reward_model:
     raise ValueError(f"rewards {sorted(c.rewards.learned)} need a reward_model")
-  loaded = workdirs.load_reward_model(sources["reward_model"])
+  loaded = origins.load_reward_model(sources["reward_model"])
   unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
   if unknown:
     raise ValueError(

@@ -173,11 +173,10 @@ class Target:
     os.ftruncate(self._descriptor, length)
 
   def write(self, array: np.ndarray, start: int) -> None:
-    """Writes a contiguous array, best from a `Scratch.array` of that start."""
+    """Writes a contiguous array; slower if it is no `Scratch.array` of that start."""
     bytes_, first = _bytes(array), -start % _PAGE
     last = first + max(0, len(bytes_) - first) // _PAGE * _PAGE
-    alike = (array.ctypes.data - start) % _PAGE == 0
-    if self._direct is not None and alike and last - first >= _LEAST:
+    if self._direct is not None and last - first >= _LEAST:
       try:
         _write(self._direct, bytes_[first:last], start + first)
       except OSError as error:
