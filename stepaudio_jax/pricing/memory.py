@@ -1,0 +1,58 @@
+"""HBM that a program needs on each chip, by kind."""
+
+import dataclasses
+import re
+from typing import Any
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes on each chip.
+
+  Attributes:
+    aliased: of the outputs that lie where donated arguments lay.
+    used: what the compiler says it would need, where it does not fit; else None.
+  """
+
+  arguments: int
+  outputs: int
+  temporaries: int
+  aliased: int
+  code: int
+  host: int
+  limit: int
+  used: int | None = None
+
+  @property
+  def peak(self) -> int:
+    if self.used is not None:
+      return self.used
+    return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+  @property
+  def fits(self) -> bool:
+    return self.peak <= self.limit
+
+
+def of(analysis: Any, limit: int) -> Memory:
+  """From `compiled.memory_analysis()`."""
+  return Memory(
+    arguments=analysis.argument_size_in_bytes,
+    outputs=analysis.output_size_in_bytes,
+    temporaries=analysis.temp_size_in_bytes,
+    aliased=analysis.alias_size_in_bytes,
+    code=analysis.generated_code_size_in_bytes,
+    host=analysis.host_temp_size_in_bytes + analysis.host_argument_size_in_bytes,
+    limit=limit,
+  )
+
+
+def exceeded(message: str, limit: int) -> Memory | None:
+  """From the compiler's error, where it is that HBM does not suffice."""
+  found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+  if found is None:
+    return None
+  used = round(float(found.group(1)) * _UNITS[found.group(2)])
+  return Memory(0, 0, 0, 0, 0, 0, limit, max(used, limit + 1))
