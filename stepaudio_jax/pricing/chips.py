@@ -1,6 +1,6 @@
 """TPU generations: what one chip can do at most, as published.
 
-Compute, HBM and its bandwidth: the "System architecture" pages of Google Cloud's TPU
+Compute and HBM's bandwidth: the "System architecture" pages of Google Cloud's TPU
 documentation (docs.cloud.google.com/tpu/docs/v5p, …/v5e, …/v6e). Bandwidth of links and
 of PCIe: "How to Scale Your Model", chapter "TPUs" (jax-ml.github.io/scaling-book/tpus).
 Clock: peak / flops of all matrix units in a cycle; with these, libtpu's own cycle
@@ -18,7 +18,8 @@ class Chip:
     kind: `device_kind` of jax.
     peak: bf16 flops a second.
     flops_per_cycle: of all matrix units.
-    hbm_bytes, hbm_bandwidth: bytes; bytes a second.
+    hbm_bytes: what libtpu lets a program use, by its own error message.
+    hbm_bandwidth: bytes a second.
     link_bandwidth: bytes a second of one link in one direction.
     host_bandwidth: bytes a second between HBM and the host's memory (PCIe).
     axes: of the torus; each gives a chip two links.
@@ -51,7 +52,7 @@ CHIPS = {
       kind="TPU v5",
       peak=459e12,
       flops_per_cycle=2 * 4 * 128 * 128 * 2,  # cores × units × 128² × 2
-      hbm_bytes=95 * _GIB,
+      hbm_bytes=int(95.74 * _GIB),
       hbm_bandwidth=2765e9,
       link_bandwidth=90e9,
       host_bandwidth=16e9,
@@ -63,7 +64,7 @@ CHIPS = {
       kind="TPU v5 lite",
       peak=197e12,
       flops_per_cycle=4 * 128 * 128 * 2,
-      hbm_bytes=16 * _GIB,
+      hbm_bytes=int(15.75 * _GIB),
       hbm_bandwidth=819e9,
       link_bandwidth=45e9,
       host_bandwidth=16e9,
@@ -75,7 +76,7 @@ CHIPS = {
       kind="TPU v6 lite",
       peak=918e12,
       flops_per_cycle=4 * 256 * 256 * 2,
-      hbm_bytes=32 * _GIB,
+      hbm_bytes=int(31.25 * _GIB),
       hbm_bandwidth=1640e9,
       link_bandwidth=90e9,
       host_bandwidth=32e9,

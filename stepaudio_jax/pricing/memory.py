@@ -4,6 +4,10 @@ import dataclasses
 import re
 from typing import Any
 
+_FORMS = (
+  r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm",
+  r"\(([\d.]+)([KMGT]?)\) exceeds available HBM",
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -51,7 +55,7 @@ def of(analysis: Any, limit: int) -> Memory:
 
 def exceeded(message: str, limit: int) -> Memory | None:
   """From the compiler's error, where it is that HBM does not suffice."""
-  found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+  found = next(filter(None, (re.search(form, message) for form in _FORMS)), None)
   if found is None:
     return None
   used = round(float(found.group(1)) * _UNITS[found.group(2)])

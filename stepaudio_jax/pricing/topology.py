@@ -14,13 +14,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
 
 from stepaudio_jax.pricing import chips, memory
 from stepaudio_jax.pricing.collectives import Links
 
+# Read when libtpu is loaded. No TPU is looked for, none is locked, nothing is warned of.
+_ENVIRONMENT = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v5p-8",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 EXAMPLES = ("v5e:4x4", "v6e:4x4", "v6e:16x16", "v5p:4x4x4", "v5p:4x4x8")
 
 # Collectives beside the products, as MaxText's published runs compile them.
@@ -112,9 +118,8 @@ def topology(name: str) -> Topology:
       "libtpu, the compiler for TPUs, is not installed (a TPU is not needed): "
       'pip install -e ".[tpu]"'
     )
-  # Read when libtpu is loaded: there is no TPU to be asked or to be locked.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  for name_, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name_, value)
   wrap = (*links.wrap, *(False,) * (3 - len(links.wrap)))
   try:
     found = topologies.get_topology_desc(
@@ -188,7 +193,3 @@ def _text(
         raise
       with open(max(files, key=os.path.getsize), encoding="utf-8") as file:
         return file.read()
-
-
-def chip_count(where: Topology) -> int:
-  return int(np.prod(where.links.shape))
