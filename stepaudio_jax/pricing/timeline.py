@@ -163,7 +163,7 @@ class _Pass:
     elif collectives.is_collective(op):
       self._collective(computation, op)
     elif op.code.removesuffix("-start") in _COPIES and op.code.endswith("-start"):
-      self._start_copy(computation, op)
+      self._start_copy(op)
     else:
       self._core(computation, op)
 
@@ -273,28 +273,32 @@ class _Pass:
       name = op.name if last else f"{op.name}.{number}"
       self._start_collective(where, one, name)
     if not found:  # something else that the sparse core does
-      self._start_copy(computation, op)
+      self._start_copy(op)
 
-  def _start_copy(self, computation: hlo.Computation, op: hlo.Op) -> None:
+  def _start_copy(self, op: hlo.Op) -> None:
     chip = self._links.chip
-    arrays = [
-      *op.arrays,
-      *(array for operand in computation.operands(op) for array in operand.arrays),
-    ]
-    moved = max((array.bytes for array in op.arrays), default=0.0)
-    spaces = {array.space for array in arrays if array.bytes == moved}
-    if hlo.HOST in spaces:
-      channel, seconds, kind = self._on_host, moved / chip.host_bandwidth, "host copy"
-      hbm_bytes = moved
+    moved, ends = self._transfer(op)
+    if hlo.HOST in ends:
+      channel, kind, hbm_bytes = self._on_host, "host copy", moved
+      seconds = raw = moved / chip.host_bandwidth
     else:
-      ends = [array for array in op.arrays if array.bytes == moved][:2]
-      hbm_bytes = sum(array.bytes for array in ends if array.space == hlo.HBM)
-      channel, kind = self._on_hbm, "prefetch"
+      channel, kind, raw = self._on_hbm, "prefetch", 0.0
+      hbm_bytes = moved * ends.count(hlo.HBM)
       seconds = hbm_bytes / (costs.HBM_SHARE * chip.hbm_bandwidth)
     channel.give(op.name, seconds)
-    raw = seconds if channel is self._on_host else 0.0
     line = _line(op, kind, hbm_bytes=hbm_bytes, raw=raw, hidden=seconds)
     self._note(op.name, channel, line)
+
+  def _transfer(self, op: hlo.Op) -> tuple[float, tuple[int, int]]:
+    """Bytes that a copy in the background moves, and from and to which memory."""
+    if op.code != "async-start":  # (result, source, …)
+      return op.arrays[0].bytes, (op.arrays[1].space, op.arrays[0].space)
+    inner = self._module.called(op)  # ((operands), result, …)
+    result = op.arrays[len(op.operands)]
+    if inner.root.code == "dynamic-update-slice":
+      update = op.arrays[1]
+      return update.bytes, (update.space, result.space)
+    return result.bytes, (op.arrays[0].space, result.space)
 
   def _note(self, name: str, channel: _Channel, line: Line) -> None:
     self._started[name] = (channel, len(self._out.lines))

@@ -151,6 +151,27 @@ def test_a_copy_to_the_host_takes_the_way_to_the_host():
   assert found.by_kind["host copy"] == pytest.approx(16000 * NS)
 
 
+def test_a_slice_of_a_stack_on_the_host_is_all_that_travels():
+  before = """\
+%write (s: f32[9,4000], u: f32[1,4000], i: s32[]) -> f32[9,4000] {
+  %s = f32[9,4000]{1,0} parameter(0)
+  %u = f32[1,4000]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %w = f32[9,4000]{1,0} dynamic-update-slice(%s, %u, %i, %i)
+}
+"""
+  found = priced(
+    "%p = f32[9,4000]{1,0:S(5)} parameter(0)",
+    "%u = f32[1,4000]{1,0} parameter(1)",
+    "%i = s32[] parameter(2)",
+    "%s = ((f32[9,4000]{1,0:S(5)}, f32[1,4000]{1,0}, s32[]), f32[9,4000]{1,0:S(5)}, "
+    "u32[]{:S(2)}) async-start(%p, %u, %i), calls=%write",
+    "%d = f32[9,4000]{1,0:S(5)} async-done(%s)",
+    before=before,
+  )
+  assert found.by_kind["host copy"] == pytest.approx(16000 * NS)
+
+
 def test_a_loop_counts_as_often_as_it_runs():
   found = totals.totals(hlo.parse(text.loop()), LINKS)
   flops = 12 * 2 * 256 * 512 * 128
