@@ -21,7 +21,7 @@ from stepaudio_jax.models.step_audio import StepAudio
 # Tokens between two writes to the large cache of the replies. XLA copies what a loop
 # writes to, and slices a cache's layers anew where it may have changed; a small cache
 # takes the keys of a block, and the large one stays as it is meanwhile.
-_BLOCK = 8
+BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,25 @@ def _check(prompts: Batch, model: StepAudio, settings: Settings) -> None:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _State:
+class Prompted:
+  """What all steps of the loop read. B counts replies; those to a prompt share `cache`.
+
+  Attributes:
+    cache: of the prompts.
+    count_B: tokens of the reply's prompt.
+    key_B: of the reply's random stream.
+    divisor: of the logits.
+  """
+
+  cache: Cache
+  count_B: Array
+  key_B: Array
+  divisor: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
   """Of the loop. Slot `step` of the outputs is the next to be written.
 
   Attributes:
@@ -173,74 +191,117 @@ class _State:
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _sample(params, prompts, rng, stream_B, divisor, *, model, settings) -> Rollout:
-  apply = functools.partial(model.apply, {"params": params})
-  rows, copies = prompts.token_BT.shape[0], settings.copies
-  prompt_B = (prompts.segment_BT > 0).sum(axis=1, dtype=jnp.int32)
-  x_BTD, prompt_cache = apply(prompts, method="prefill")
-  last_B11 = jnp.maximum(prompt_B - 1, 0)[:, None, None]
-  x_BD = jnp.take_along_axis(x_BTD, last_B11, axis=1)[:, 0]
-
-  # From here on B counts replies; those to a prompt share its keys and values.
-  prompt_B, x_BD = (jnp.repeat(x, copies, axis=0) for x in (prompt_B, x_BD))
-  key_B = _keys(rng, stream_B, copies)
-  shape = (rows * copies, settings.max_new_tokens)
-  empty = functools.partial(empty_cache, model.size, rows * copies, dtype=model.dtype)
-  state = _State(
-    step=jnp.zeros((), jnp.int32),
-    cache=empty(-(-settings.max_new_tokens // _BLOCK) * _BLOCK),
-    block=empty(_BLOCK),
-    alive_B=prompt_B > 0,
-    token_BT=jnp.full(shape, settings.pad_id, jnp.int32),
-    logprob_BT=jnp.zeros(shape, jnp.float32),
-    mask_BT=jnp.zeros(shape, bool),
+  known = {"model": model, "settings": settings}
+  prompted, state = prefilled(params, prompts, rng, stream_B, divisor, **known)
+  state = lax.while_loop(
+    functools.partial(_unfinished, settings=settings),
+    lambda state: decoded_block(params, prompted, state, **known),
+    state,
   )
-
-  def drawn(state: _State, x_BD: Array) -> _State:
-    """`state` with the next token of the living rows, read from x_BD."""
-    logits_BV = apply(x_BD, method="logits") / divisor
-    step_key_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_B, state.step)
-    token_B, logprob_B = draw(logits_BV, step_key_B, settings)
-    stopped_B = (token_B[:, None] == jnp.asarray(settings.stop_ids)[None]).any(axis=1)
-    column = functools.partial(_column, step=state.step, keep_B=state.alive_B)
-    return dataclasses.replace(
-      state,
-      step=state.step + 1,
-      alive_B=state.alive_B & ~stopped_B,
-      token_BT=column(state.token_BT, token_B, settings.pad_id),
-      logprob_BT=column(state.logprob_BT, logprob_B, 0.0),
-      mask_BT=column(state.mask_BT, state.alive_B, False),
-    )
-
-  def advance(state: _State) -> _State:
-    """Reads the token drawn last and draws the next."""
-    token_B1 = lax.dynamic_slice_in_dim(state.token_BT, state.step - 1, 1, axis=1)
-    x_B1D, block = apply(
-      token_B1,
-      (prompt_B + state.step - 1)[:, None],
-      state.alive_B[:, None].astype(jnp.int32),
-      state.block,
-      (prompt_cache, state.cache),
-      method="extend",
-    )
-    return drawn(dataclasses.replace(state, block=block), x_B1D[:, 0])
-
-  def unfinished(state: _State) -> Array:
-    return (state.step < settings.max_new_tokens) & state.alive_B.any()
-
-  def block(state: _State) -> _State:
-    state = lax.while_loop(
-      lambda state: unfinished(state) & (state.block.used < _BLOCK), advance, state
-    )
-    cache = appended(state.cache, state.block)
-    return dataclasses.replace(state, cache=cache, block=empty(_BLOCK))
-
-  state = lax.while_loop(unfinished, block, drawn(state, x_BD))
   return Rollout(
     token_BT=state.token_BT,
     logprob_BT=state.logprob_BT,
     mask_BT=state.mask_BT,
     truncated_B=state.alive_B,
   )
+
+
+def prefilled(
+  params: Params,
+  prompts: Batch,
+  rng: Array,
+  stream_B: Array,
+  divisor: Array,
+  *,
+  model: StepAudio,
+  settings: Settings,
+) -> tuple[Prompted, State]:
+  """Reads the prompts and draws the first token of each reply."""
+  rows, copies = prompts.token_BT.shape[0], settings.copies
+  prompt_B = (prompts.segment_BT > 0).sum(axis=1, dtype=jnp.int32)
+  x_BTD, cache = model.apply({"params": params}, prompts, method="prefill")
+  last_B11 = jnp.maximum(prompt_B - 1, 0)[:, None, None]
+  x_BD = jnp.take_along_axis(x_BTD, last_B11, axis=1)[:, 0]
+
+  # From here on B counts replies.
+  prompt_B, x_BD = (jnp.repeat(x, copies, axis=0) for x in (prompt_B, x_BD))
+  key_B = _keys(rng, stream_B, copies)
+  shape = (rows * copies, settings.max_new_tokens)
+  empty = functools.partial(empty_cache, model.size, rows * copies, dtype=model.dtype)
+  state = State(
+    step=jnp.zeros((), jnp.int32),
+    cache=empty(-(-settings.max_new_tokens // BLOCK) * BLOCK),
+    block=empty(BLOCK),
+    alive_B=prompt_B > 0,
+    token_BT=jnp.full(shape, settings.pad_id, jnp.int32),
+    logprob_BT=jnp.zeros(shape, jnp.float32),
+    mask_BT=jnp.zeros(shape, bool),
+  )
+  prompted = Prompted(cache, prompt_B, key_B, divisor)
+  return prompted, _drawn(params, prompted, state, x_BD, model, settings)
+
+
+def decoded_block(
+  params: Params,
+  prompted: Prompted,
+  state: State,
+  *,
+  model: StepAudio,
+  settings: Settings,
+) -> State:
+  """`state` with up to `BLOCK` tokens more in every living row."""
+
+  def advance(state: State) -> State:
+    """Reads the token drawn last and draws the next."""
+    token_B1 = lax.dynamic_slice_in_dim(state.token_BT, state.step - 1, 1, axis=1)
+    x_B1D, block = model.apply(
+      {"params": params},
+      token_B1,
+      (prompted.count_B + state.step - 1)[:, None],
+      state.alive_B[:, None].astype(jnp.int32),
+      state.block,
+      (prompted.cache, state.cache),
+      method="extend",
+    )
+    state = dataclasses.replace(state, block=block)
+    return _drawn(params, prompted, state, x_B1D[:, 0], model, settings)
+
+  def goes_on(state: State) -> Array:
+    return _unfinished(state, settings) & (state.block.used < BLOCK)
+
+  state = lax.while_loop(goes_on, advance, state)
+  rows = state.alive_B.shape[0]
+  empty = empty_cache(model.size, rows, BLOCK, dtype=model.dtype)
+  cache = appended(state.cache, state.block)
+  return dataclasses.replace(state, cache=cache, block=empty)
+
+
+def _drawn(
+  params: Params,
+  prompted: Prompted,
+  state: State,
+  x_BD: Array,
+  model: StepAudio,
+  settings: Settings,
+) -> State:
+  """`state` with the next token of the living rows, read from x_BD."""
+  logits_BV = model.apply({"params": params}, x_BD, method="logits") / prompted.divisor
+  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+  token_B, logprob_B = draw(logits_BV, fold(prompted.key_B, state.step), settings)
+  stopped_B = (token_B[:, None] == jnp.asarray(settings.stop_ids)[None]).any(axis=1)
+  column = functools.partial(_column, step=state.step, keep_B=state.alive_B)
+  return dataclasses.replace(
+    state,
+    step=state.step + 1,
+    alive_B=state.alive_B & ~stopped_B,
+    token_BT=column(state.token_BT, token_B, settings.pad_id),
+    logprob_BT=column(state.logprob_BT, logprob_B, 0.0),
+    mask_BT=column(state.mask_BT, state.alive_B, False),
+  )
+
+
+def _unfinished(state: State, settings: Settings) -> Array:
+  return (state.step < settings.max_new_tokens) & state.alive_B.any()
 
 
 def _keys(rng: Array, stream_B: Array, copies: int) -> Array:

@@ -14,6 +14,8 @@ from stepaudio_jax.pricing import collectives, costs, hlo, loops
 from stepaudio_jax.pricing.collectives import Links
 
 Rounds = Callable[[str], int | None]
+# Of a computation; XLA prints an asynchronous call in either way.
+_STARTS = ("async-start", "call-start")
 _COPIES = ("copy", "slice", "dynamic-slice", "dynamic-update-slice", "send", "recv")
 
 
@@ -156,7 +158,7 @@ class _Pass:
       self._dearest(op)
     elif op.code.endswith("-done") and op.operands:
       self._wait(computation, op)
-    elif op.code == "async-start":
+    elif op.code in _STARTS:
       self._start_computation(computation, op)
     elif op.code.endswith("-start") and collectives.is_collective(op):
       self._start_collective(computation, op, op.name)
@@ -266,7 +268,7 @@ class _Pass:
     )
 
   def _start_computation(self, computation: hlo.Computation, op: hlo.Op) -> None:
-    inner = self._module.called(op)
+    inner = self._asynchronous(op)
     found = list(collectives.inside(self._module, inner))
     for number, (where, one) in enumerate(found):
       last = number + 1 == len(found)
@@ -289,11 +291,14 @@ class _Pass:
     line = _line(op, kind, hbm_bytes=hbm_bytes, raw=raw, hidden=seconds)
     self._note(op.name, channel, line)
 
+  def _asynchronous(self, op: hlo.Op) -> hlo.Computation:
+    return self._module.called(op) or self._module.called(op, "to_apply")
+
   def _transfer(self, op: hlo.Op) -> tuple[float, tuple[int, int]]:
     """Bytes that a copy in the background moves, and from and to which memory."""
-    if op.code != "async-start":  # (result, source, …)
+    if op.code not in _STARTS:  # (result, source, …)
       return op.arrays[0].bytes, (op.arrays[1].space, op.arrays[0].space)
-    inner = self._module.called(op)  # ((operands), result, …)
+    inner = self._asynchronous(op)  # ((operands), result, …)
     result = op.arrays[len(op.operands)]
     if inner.root.code == "dynamic-update-slice":
       update = op.arrays[1]

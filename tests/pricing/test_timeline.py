@@ -70,7 +70,14 @@ def test_two_collectives_share_the_links():
   assert found.exposed == pytest.approx(1000 * NS)
 
 
-def test_a_collective_of_the_sparse_core():
+@pytest.mark.parametrize(
+  ("start", "done"),
+  [
+    ("async-start(%p), calls=%offloaded", "async-done"),
+    ("call-start(%p), to_apply=%gather", "call-done"),
+  ],
+)
+def test_a_collective_of_the_sparse_core(start, done):
   before = """\
 %gather (q: f32[250]) -> f32[1000] {
   %q = f32[250]{0} parameter(0)
