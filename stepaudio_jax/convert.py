@@ -67,7 +67,9 @@ def import_(
   made.refuse()
   split = None
   if mesh:
-    split = functools.partial(sharding.parameter, sharding.mesh(mesh_lengths(mesh)))
+    split = functools.partial(
+      sharding.parameter, sharding.mesh(sharding.named_lengths(mesh))
+    )
   leaves = reading.leaves(made, seed=seed, split=split)
   if dry_run:
     return made
@@ -93,22 +95,6 @@ def import_(
     manifest = logs.manifest({"seed": seed}) | {"import": record}
     logs.write_json(aside / "manifest.json", manifest)
   return made
-
-
-def mesh_lengths(text: str) -> dict[str, int]:
-  """{"data": 1, "fsdp": 2, …} of "fsdp=2"; axes that are not named are 1.
-
-  Raises:
-    ValueError: another axis, or no number.
-  """
-  lengths = dict.fromkeys(sharding.MESH_AXES, 1)
-  for item in text.split(","):
-    axis, _, length = item.partition("=")
-    if axis not in lengths or not length.removeprefix("-").isdigit():
-      choices = ", ".join(f"{axis}=N" for axis in lengths)
-      raise ValueError(f"--mesh has {item!r}; the choices are {choices}")
-    lengths[axis] = int(length)
-  return lengths
 
 
 def export_(

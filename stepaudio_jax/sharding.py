@@ -53,6 +53,22 @@ RULES = {
 }
 
 
+def named_lengths(text: str) -> dict[str, int]:
+  """{"data": 1, "fsdp": 2, …} of "fsdp=2"; axes that are not named are 1.
+
+  Raises:
+    ValueError: another axis, or no number.
+  """
+  lengths = dict.fromkeys(MESH_AXES, 1)
+  for item in text.split(","):
+    axis, _, length = item.partition("=")
+    if axis not in lengths or not length.removeprefix("-").isdigit():
+      choices = ", ".join(f"{axis}=N" for axis in lengths)
+      raise ValueError(f"mesh has {item!r}; the choices are {choices}")
+    lengths[axis] = int(length)
+  return lengths
+
+
 def mesh(
   lengths: ConfigDict | Mapping[str, int],
   devices: Sequence[jax.Device] | None = None,
@@ -83,7 +99,8 @@ def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.nd
   shape = tuple(lengths.values())
   slices = len({getattr(device, "slice_index", 0) for device in devices})
   if slices == 1:
-    return mesh_utils.create_device_mesh(shape, devices)
+    # An axis of the mesh may be a part of one of the wiring, as 8 of a row of 16.
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
   if lengths["data"] % slices:
     raise ValueError(
       f"mesh {dict(lengths)}: `data` is no multiple of the {slices} slices, and no "

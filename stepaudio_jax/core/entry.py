@@ -40,7 +40,7 @@ def run_recipe(
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   parser = _parser(command, description)
-  overrides = _overrides(argv, parser)
+  given = overrides(argv, parser)
   args = parser.parse_args(argv)
   with errors.readable(command):
     if args.help:
@@ -52,7 +52,7 @@ def run_recipe(
     logging.basicConfig(format="%(levelname)s %(message)s")
     absl_logging.set_verbosity(args.verbosity)
     config = recipe_of(args.config)
-    for key, text in overrides.items():
+    for key, text in given.items():
       override(config, key, text)
     run(config, args.workdir)
 
@@ -116,7 +116,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
   return out
 
 
-def _overrides(argv: list[str], parser: argparse.ArgumentParser) -> dict[str, str]:
+def overrides(argv: list[str], parser: argparse.ArgumentParser) -> dict[str, str]:
   """Takes --config.KEY=VALUE and --config.KEY VALUE out of `argv`."""
   found, left = {}, iter(list(argv))
   argv.clear()

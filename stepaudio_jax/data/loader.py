@@ -90,7 +90,7 @@ def rendered(
     talks,
     _frames(talks, data, cache, encode, frames_kind),
     tokenizer,
-    _limits(data),
+    limits(data),
     encoder_width=encoder_width,
     rendering=rendering,
   )
@@ -121,7 +121,7 @@ def preferences(
     judged,
     _frames(judged, data, cache, encode, frames_kind),
     tokenizer,
-    comparisons.PairLimits(_limits(data), data.max_reply_tokens, data.max_raters),
+    comparisons.PairLimits(limits(data), data.max_reply_tokens, data.max_raters),
     dimensions=dimensions,
     encoder_width=encoder_width,
     packs=packs if data.pack else 0,
@@ -148,7 +148,7 @@ def _frames(
   return frames
 
 
-def _limits(data: ConfigDict) -> Limits:
+def limits(data: ConfigDict) -> Limits:
   longest = lengths.encoder_frames(round(data.max_clip_s * lengths.SAMPLE_RATE))
   # An odd last frame has a neighbour that the adaptor's convolution reads.
   return Limits(data.max_tokens, data.max_clips, longest + longest % 2)

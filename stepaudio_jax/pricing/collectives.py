@@ -34,6 +34,10 @@ class Links:
   shape: tuple[int, ...]
   wrap: tuple[bool, ...]
 
+  @property
+  def chips(self) -> int:
+    return math.prod(self.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -68,8 +72,8 @@ def is_collective(op: hlo.Op) -> bool:
   return op.code.removesuffix("-start") in KINDS
 
 
-def collective(computation: hlo.Computation, op: hlo.Op) -> Collective:
-  """What a collective operation, or the start of one, sends."""
+def collective(computation: hlo.Computation, op: hlo.Op, chips: int) -> Collective:
+  """What a collective operation, or the start of one, sends in a slice of `chips`."""
   kind = op.code.removesuffix("-start")
   taken = sum(
     array.bytes for operand in computation.operands(op) for array in operand.arrays
@@ -77,7 +81,7 @@ def collective(computation: hlo.Computation, op: hlo.Op) -> Collective:
   given = sum(array.bytes for array in op.arrays)
   if op.code.endswith("-start") and kind != "all-reduce":
     given = max(given - taken, 0.0)  # a start gives its operands back beside the result
-  group = group_size(op)
+  group = group_size(op, chips)
   share = (group - 1) / group
   sent = {
     "all-gather": given * share,
@@ -102,21 +106,25 @@ def inside(
         yield from inside(module, inner)
 
 
-def group_size(op: hlo.Op) -> int:
-  """Chips of one group: [groups,size]<=…, {{0,1},…} or mesh['a'=4,…] {'a'}."""
+def group_size(op: hlo.Op, chips: int) -> int:
+  """Chips of a group: [groups,size]<=…, {{0,1},…}, mesh['a'=4,…] {'a'}; {} is all."""
+  if re.search(r"replica_groups=\{\}", op.attributes):
+    return chips
   found = op.find(r"replica_groups=\[\d+,(\d+)\]")
   if found:
     return int(found)
   found = op.find(r"replica_groups=\{\{([\d,]+)\}")
   if found:
     return len(found.split(","))
-  mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", op.attributes)
+  mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", op.attributes)
   if mesh:
     lengths = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
     return math.prod(lengths[name] for name in re.findall(r"'([^']+)'", mesh[2]))
   if "source_target_pairs=" in op.attributes:
     return 2
-  raise ValueError(f"{op.code} {op.name}: its groups cannot be read")
+  raise ValueError(
+    f"{op.code} {op.name}: its groups cannot be read in {op.attributes[:200]!r}"
+  )
 
 
 def _spanned(group: int, links: Links) -> list[tuple[int, bool]]:

@@ -258,7 +258,7 @@ class _Pass:
   def _start_collective(
     self, computation: hlo.Computation, op: hlo.Op, name: str
   ) -> None:
-    found = collectives.collective(computation, op)
+    found = collectives.collective(computation, op, self._links.chips)
     seconds = found.seconds(self._links)
     self._on_links.give(name, seconds)
     self._note(

@@ -6,21 +6,18 @@ Needs libtpu (`pip install "stepaudio_jax[tpu]"`), and no TPU.
 import dataclasses
 import glob
 import importlib.util
-import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh
+from jax.experimental import topologies
 
 from stepaudio_jax.pricing import chips, memory
 from stepaudio_jax.pricing.collectives import Links
 
-# Read when libtpu is loaded. No TPU is looked for, none is locked, nothing is warned of.
+# Read when libtpu is loaded: no TPU is looked for or locked.
 _ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5p-8",
@@ -131,27 +128,6 @@ def topology(name: str) -> Topology:
       f"{', '.join(EXAMPLES)}"
     ) from error
   return Topology(name, links, tuple(found.devices))
-
-
-def mesh(where: Topology, lengths: Mapping[str, int]) -> Mesh:
-  """The slice as a mesh whose neighbours are neighbours on the torus.
-
-  Args:
-    lengths: of every axis; one may be −1, what is left.
-
-  Raises:
-    ValueError: their product is not the number of devices.
-  """
-  lengths, count = dict(lengths), len(where.devices)
-  free = [axis for axis, length in lengths.items() if length == -1]
-  if len(free) == 1:
-    lengths[free[0]] = -(count // math.prod(lengths.values()))
-  if min(lengths.values()) < 1 or math.prod(lengths.values()) != count:
-    raise ValueError(f"mesh {lengths} does not fit the {count} chips of {where.name}")
-  devices = mesh_utils.create_device_mesh(
-    tuple(lengths.values()), list(where.devices), allow_split_physical_axes=True
-  )
-  return Mesh(devices, tuple(lengths), axis_types=(AxisType.Auto,) * devices.ndim)
 
 
 def compiled(lowered: jax.stages.Lowered, where: Topology) -> Compiled:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from stepaudio_jax import convert, sharding
+from stepaudio_jax import sharding
 from stepaudio_jax.models import layers
 from tests.hf import directories
 
@@ -21,7 +21,7 @@ from stepaudio_jax.core import tree
 from stepaudio_jax.hf import plan, reading
 
 source, folder = sys.argv[1:]
-mesh = sharding.mesh(convert.mesh_lengths("fsdp=2,tensor=-1"))
+mesh = sharding.mesh(sharding.named_lengths("fsdp=2,tensor=-1"))
 made = plan.plan([source], dtype="keep")
 whole = dict(reading.leaves(made))
 seen = {}
@@ -84,7 +84,7 @@ def test_rules_name_axes_that_there_are():
 
 
 def test_a_parameter_by_hand():
-  mesh = sharding.mesh(convert.mesh_lengths("data=1"))
+  mesh = sharding.mesh(sharding.named_lengths("data=1"))
   found = sharding.parameter(mesh, "x", (4, 6, 8), ("layers", "embed", "kv_heads"))
   assert found.spec == PartitionSpec(None, "fsdp", "tensor")
   with pytest.raises(ValueError, match=r"parameter x: its axis 'embed' of 7 cannot be"):
@@ -93,9 +93,9 @@ def test_a_parameter_by_hand():
 
 def test_mesh_lengths_on_the_command_line():
   wanted = {"data": 1, "fsdp": 2, "tensor": -1, "context": 1}
-  assert convert.mesh_lengths("fsdp=2,tensor=-1") == wanted
+  assert sharding.named_lengths("fsdp=2,tensor=-1") == wanted
   for text in ("fsdp", "model=2", "fsdp=two"):
     with pytest.raises(ValueError, match=r"the choices are data=N, fsdp=N, tensor=N"):
-      convert.mesh_lengths(text)
+      sharding.named_lengths(text)
   with pytest.raises(ValueError, match="does not fit 1 devices"):
     sharding.mesh(wanted | {"data": -1})

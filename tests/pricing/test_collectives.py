@@ -11,13 +11,14 @@ BOARD = Links(chips.chip("v5e"), (4, 4), (False, False))
 def of(line: str, operand: str = "bf16[10,64]{1,0}") -> collectives.Collective:
   source = text.program(f"%a = {operand} parameter(0)", f"ROOT %c = {line}")
   computation = hlo.parse(source).computations["main"]
-  return collectives.collective(computation, computation.root)
+  return collectives.collective(computation, computation.root, 64)
 
 
 GROUPS = (
   "replica_groups=[16,4]<=[64]",
   "replica_groups={{0,1,2,3},{4,5,6,7}}",
   "replica_groups=mesh['axis_0'=2,'axis_1'=2,'axis_2'=16] {'axis_0','axis_1'}",
+  "replica_groups=mesh['axis_0'=4,'axis_1'=16], device_ids=([4,4]T(1,0)) {'axis_0'}",
 )
 
 
@@ -48,6 +49,11 @@ def test_reduce_scatter_and_all_reduce():
   line = "bf16[10,64]{1,0} all-reduce(%a), replica_groups=[1,64]<=[64], to_apply=%s"
   assert of(line).sent == 2 * 1280 * 63 / 64
   assert of(line).seconds(POD) == pytest.approx(2520 / (6 * 90e9))
+
+
+def test_no_groups_are_one_of_all():
+  line = "bf16[10,64]{1,0} all-reduce(%a), replica_groups={}, to_apply=%s"
+  assert of(line) == collectives.Collective("all-reduce", 64, 2520, None)
 
 
 def test_all_to_all_travels():

@@ -63,7 +63,7 @@ def replicas(encoder: Params, model: StepAudio) -> features.Encode:
   """
   mesh = Mesh(np.asarray(jax.local_devices()), ("replica",))
   params = jax.device_put({"encoder": encoder}, NamedSharding(mesh, P()))
-  program = _replicated(model, mesh)
+  program = replicated(model, mesh)
 
   def encode(mel_BLM: np.ndarray, sample_count_B: np.ndarray) -> tuple[Array, Array]:
     if len(mel_BLM) % mesh.size:
@@ -77,7 +77,7 @@ def replicas(encoder: Params, model: StepAudio) -> features.Encode:
 
 
 @functools.lru_cache(maxsize=4)
-def _replicated(model: StepAudio, mesh: Mesh) -> Callable:
+def replicated(model: StepAudio, mesh: Mesh) -> Callable:
   """(params, mel_BLM, sample_count_B) → frames and their counts, one program."""
 
   def encode(params, mel_BLM, sample_count_B):

@@ -1,0 +1,225 @@
+"""The programs of a recipe: the functions that training and sampling run, no others."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from stepaudio_jax import optim, policy, sampling, sharding, steps
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.data import features, loader
+from stepaudio_jax.evals.parts import hearing
+from stepaudio_jax.fit import abstract, work
+from stepaudio_jax.models import step_audio
+from stepaudio_jax.models.sizes import Size
+
+_SPEAKING = ("adaptor", "decoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """One compiled program.
+
+  Attributes:
+    function, arguments: a jitted function, and what it is called with, abstract.
+    flops: of the model alone, on the whole mesh.
+    tokens: that a run reads or draws, on the whole mesh.
+    runs: steps in one run that a reader would count, such as the tokens of a block.
+    streamed: bytes that each chip must read from HBM in a step; None where products
+      dominate.
+  """
+
+  name: str
+  mesh: Mesh
+  function: Callable
+  arguments: tuple[Any, ...]
+  flops: float
+  tokens: int
+  runs: int = 1
+  streamed: int | None = None
+
+  def lowered(self) -> jax.stages.Lowered:
+    with abstract.over(self.mesh):
+      return self.function.lower(*self.arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What is asked of a recipe's programs.
+
+  Attributes:
+    c: the recipe.
+    mesh: of training.
+    sampling_mesh: of prefill and decoding, where weights are best split by heads alone.
+    prompts, copies, new_tokens: replies to each of so many prompts.
+  """
+
+  c: ConfigDict
+  size: Size
+  mesh: Mesh
+  sampling_mesh: Mesh
+  prompts: int
+  copies: int
+  new_tokens: int
+
+
+def encoder_features(job: Job) -> Program:
+  """A batch of the longest clips on every chip (data.encode_batch on four of them)."""
+  c, size = job.c, job.size
+  mesh = Mesh(job.mesh.devices.reshape(-1), ("replica",))
+  model = sharding.model(c, size, job.mesh)
+  clips = mesh.size * max(c.data.encode_batch // 4, 1)
+  frames = features.BUCKETS[-1]
+  rows = jax.NamedSharding(mesh, jax.P("replica"))
+  held = step_audio.abstract_params(size)["encoder"]
+  dtype, everywhere = _dtype(c), jax.NamedSharding(mesh, jax.P())
+  encoder = jax.tree.map(lambda x: abstract.at(everywhere, x.shape, dtype), held)
+  return Program(
+    "encoder features",
+    mesh,
+    hearing.replicated(model, mesh),
+    (
+      {"encoder": encoder},
+      abstract.at(rows, (clips, frames, size.mel_bins), jnp.float32),
+      abstract.at(rows, (clips,), jnp.int32),
+    ),
+    flops=clips * work.encoded(size, frames),
+    tokens=clips * frames // 4,
+  )
+
+
+def supervised_step(job: Job) -> Program:
+  """The next-token step of train.py."""
+  c, size = job.c, job.size
+  if c.objective != "next_token":
+    raise ValueError(f"objective {c.objective!r}: only 'next_token' is priced as yet")
+  sharding.rows(c.batch_size, c.microbatches, job.mesh)
+  model = sharding.model(c, size, job.mesh)
+  tx = optim.optimiser(c.optim, c.total_steps)
+  dtypes = dict.fromkeys(step_audio.PARTS, _dtype(c))
+  dtypes |= dict.fromkeys(c.trainable, jnp.float32)
+  state = abstract.state(
+    abstract.params(size, job.mesh, dtypes), tuple(c.trainable), tx
+  )
+  limits = loader.limits(c.data)
+  batch = abstract.batch(c.batch_size, limits, size.encoder_width, job.mesh)
+  step = functools.partial(
+    steps.train_step,
+    loss_fn=steps.next_token_loss(model, tuple(c.data.mix)),
+    tx=tx,
+    microbatches=c.microbatches,
+  )
+  tokens = c.batch_size * limits.max_tokens
+  return Program(
+    "supervised step",
+    job.mesh,
+    steps.jitted(step, state),
+    (state, batch),
+    flops=3 * work.decoded(size, c.batch_size, limits.max_tokens, scored=tokens),
+    tokens=tokens,
+  )
+
+
+def prefill(job: Job) -> Program:
+  """What sampling does first: prompts read, one token drawn for each reply."""
+  function, arguments = _prefill(job)
+  tokens = job.prompts * job.c.data.max_tokens
+  scored = job.prompts * job.copies
+  return Program(
+    "prefill",
+    job.sampling_mesh,
+    jax.jit(function),
+    arguments,
+    flops=work.decoded(job.size, job.prompts, job.c.data.max_tokens, scored=scored),
+    tokens=tokens,
+  )
+
+
+def decode_step(job: Job) -> Program:
+  """A block of sampling's tokens, behind full prompts and with full caches."""
+  function, arguments = _prefill(job)
+  params = arguments[0]
+  mesh, size, rows = job.sampling_mesh, job.size, job.prompts * job.copies
+  prompted, state = abstract.by_shape(jax.eval_shape(function, *arguments), mesh)
+  block = functools.partial(sampling.decoded_block, **function.keywords)
+  lies = jax.tree.map(lambda leaf: leaf.sharding, state)
+  weights = {k: v for k, v in params["decoder"].items() if k != "embed"}
+  return Program(
+    "decode step",
+    mesh,
+    jax.jit(block, donate_argnums=2, out_shardings=lies),
+    (params, prompted, state),
+    flops=rows * work.drawn(size, job.c.data.max_tokens + job.new_tokens),
+    tokens=rows,
+    runs=sampling.BLOCK,
+    streamed=abstract.bytes_on_chip((weights, prompted.cache, state.cache)),
+  )
+
+
+def log_probs(job: Job) -> Program:
+  """Of replies, under a policy or its reference, on the mesh of training."""
+  c, size, mesh = job.c, job.size, job.mesh
+  limits = loader.limits(c.data)
+  prompts = abstract.batch(job.prompts, limits, size.encoder_width, mesh)
+  replies = job.prompts * job.copies
+  function = functools.partial(
+    policy.logprobs, model=sharding.model(c, size, mesh), temperature=1.0
+  )
+  return Program(
+    "log-probs",
+    mesh,
+    jax.jit(function),
+    (
+      abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c))),
+      abstract.replies(prompts, job.copies, job.new_tokens, mesh),
+    ),
+    flops=work.decoded(size, job.prompts, limits.max_tokens, scored=0)
+    + work.continued(size, replies, limits.max_tokens, job.new_tokens),
+    tokens=job.prompts * limits.max_tokens + replies * job.new_tokens,
+  )
+
+
+PROGRAMS: Mapping[str, Callable[[Job], Program]] = {
+  "encoder features": encoder_features,
+  "supervised step": supervised_step,
+  "prefill": prefill,
+  "decode step": decode_step,
+  "log-probs": log_probs,
+}
+
+
+def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
+  """sampling.prefilled of the job, and its arguments."""
+  c, size, mesh = job.c, job.size, job.sampling_mesh
+  sharding.rows(job.prompts, 1, mesh)
+  settings = sampling.Settings(
+    job.new_tokens, stop_ids=(0,), pad_id=0, copies=job.copies
+  )
+  function = functools.partial(
+    sampling.prefilled, model=sharding.model(c, size, mesh), settings=settings
+  )
+  rows, everywhere = sharding.by_rows(mesh), sharding.replicated(mesh)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return function, (
+    abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c))),
+    abstract.batch(job.prompts, loader.limits(c.data), size.encoder_width, mesh),
+    abstract.at(everywhere, key.shape, key.dtype),
+    abstract.at(rows, (job.prompts,), jnp.int32),
+    abstract.at(everywhere, (), jnp.float32),
+  )
+
+
+def _dtype(c: ConfigDict) -> Any:
+  return step_audio.DTYPES[c.dtype]
+
+
+def split_by_heads(size: Size, devices: int) -> dict[str, int]:
+  """Lengths of a mesh for sampling: no weight is gathered, no cache is held twice."""
+  tensor = math.gcd(size.kv_heads, devices)
+  return {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
