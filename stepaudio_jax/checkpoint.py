@@ -1,17 +1,35 @@
 """Checkpoints: one orbax directory per step with everything a run needs to go on.
 
-A checkpoint is written aside and renamed, so a run killed while writing finds the one
-before. This file and core/storage.py are the only ones that know orbax.
+A thread writes them while the run goes on, aside and renamed, so a run killed while
+writing finds the one before. What is read is proved to be what was written: the list of
+files by core/seal.py, the arrays by core/checksum.py. This file and core/storage.py are
+the only ones that know orbax.
 """
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import storage
+from stepaudio_jax.core import checksum, files, processes, seal, storage
 from stepaudio_jax.core.types import TrainState
+
+_WRITING = ".orbax-checkpoint-tmp"  # what orbax adds to a name until all is written
+_LEAVING = ".leaving"  # ours, while an old one is deleted
+_DAMAGED = ".damaged"
+_LONGEST = 300  # letters of another's error that are shown
+
+
+class NotSaved(OSError):
+  """A checkpoint could not be written; those before it are whole."""
+
+
+class Damaged(ValueError):
+  """A checkpoint is not what was written."""
 
 
 class Checkpoints:
@@ -26,21 +44,23 @@ class Checkpoints:
   def __init__(self, workdir: epath.PathLike, *, every_steps: int, keep: int):
     if every_steps < 1 or keep < 1:
       raise ValueError(f"every_steps={every_steps} and keep={keep} must be at least 1")
-    self.every_steps, self._workdir = every_steps, workdir
-    self._checkpointer = ocp.training.Checkpointer(
-      epath.Path(workdir).resolve() / storage.FOLDER,
-      context=storage.context(),
-      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-      cleanup_tmp_directories=True,
-    )
+    self.every_steps, self._workdir, self._keep = every_steps, workdir, keep
+    self._folder = epath.Path(workdir).resolve() / storage.FOLDER
+    self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+    self._writing: tuple[int, Future] | None = None
+    if processes.first():
+      self._folder.mkdir(parents=True, exist_ok=True)
+      for path in self._folder.iterdir():
+        if path.name.endswith((_WRITING, _LEAVING)):  # a killed run's
+          path.rmtree()
+    processes.barrier("checkpoints are in order")
 
   def due(self, step: int, last: int) -> bool:
     return step == last or step % self.every_steps == 0
 
   def latest(self) -> int | None:
-    found = self._checkpointer.latest
-    return None if found is None else found.step
+    """The newest step that is on disk, damaged or not."""
+    return max(self._steps(), default=None)
 
   def begun(self, total_steps: int) -> bool:
     """Whether there is a checkpoint to resume from.
@@ -55,24 +75,161 @@ class Checkpoints:
     return latest is not None
 
   def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
-    """Writes state and the data iterator's position; returns when it is on disk."""
-    self._checkpointer.save_checkpointables(
-      step, {storage.STATE: _as_tree(state)}, custom_metadata={"data": json.dumps(data)}
-    )
+    """Takes a copy of state and data iterator's position; a thread writes it.
+
+    Raises:
+      NotSaved: the checkpoint before this one could not be written, or this one cannot
+        even be begun.
+    """
+    self.wait()
+    held, position = _as_tree(state), json.dumps(data)
+    proof = checksum.checksums(held) | {"data": checksum.of_text(position)}
+    try:
+      with storage.context():
+        response = ocp.save_checkpointables_async(
+          self._folder / str(step),
+          {storage.STATE: held},
+          custom_metadata={"data": position, "checksums": proof},
+        )
+    except (OSError, ValueError) as error:
+      raise self._not_saved(step, error) from error
+    self._writing = step, self._pool.submit(self._finish, step, response)
+
+  def wait(self) -> None:
+    """Returns when what `save` took is on disk.
+
+    Raises:
+      NotSaved: it could not be written.
+    """
+    if self._writing is None:
+      return
+    (step, written), self._writing = self._writing, None
+    try:
+      written.result()
+    except Exception as error:
+      raise self._not_saved(step, error) from error
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """The newest checkpoint, with the shapes and shardings of `like`."""
-    step = self.latest()
-    loaded = self._checkpointer.load_checkpointables(
-      step, {storage.STATE: _as_tree(like)}
-    )
-    meta = self._checkpointer.metadata(step).custom_metadata
-    return TrainState(**loaded[storage.STATE]), json.loads(meta["data"])
+    """The newest whole checkpoint, with the shapes and shardings of `like`.
+
+    Damaged ones that are newer are renamed, with a warning: nothing is lost, and the
+    run that goes on can write their steps again.
+
+    Raises:
+      ValueError: none is whole; each is named with what is wrong with it.
+    """
+    faults: dict[int, str] = {}
+    for step in sorted(self._steps(), reverse=True):
+      try:
+        found = self._read(step, like)
+      except Damaged as error:
+        faults[step] = str(error)
+        continue
+      for bad, fault in faults.items():
+        self._set_aside(bad, fault, step)
+      processes.barrier("damaged checkpoints are aside")
+      return found
+    listed = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
+    raise ValueError(f"no checkpoint in {self._folder} is whole: {listed}")
 
   def close(self) -> None:
-    self._checkpointer.close()
+    """Waits for what is being written.
+
+    Raises:
+      NotSaved: it could not be written.
+    """
+    try:
+      self.wait()
+    finally:
+      self._pool.shutdown()
+
+  def _steps(self) -> list[int]:
+    return [int(p.name) for p in self._folder.iterdir() if p.name.isdigit()]
+
+  def _finish(self, step: int, response: ocp.AsyncResponse[None]) -> None:
+    response.result()
+    if processes.first():
+      seal.seal(self._folder / str(step))
+      for old in sorted(self._steps())[: -self._keep]:
+        # Half of an old one must not look like a whole one after a kill.
+        leaving = self._folder / f"{old}{_LEAVING}"
+        (self._folder / str(old)).rename(leaving)
+        leaving.rmtree()
+
+  def _not_saved(self, step: int, error: Exception) -> NotSaved:
+    if processes.first():  # a disk that is full needs the room
+      (self._folder / f"{step}{_WRITING}").rmtree(missing_ok=True)
+    latest = self.latest()
+    before = "there is none before it" if latest is None else f"step {latest} is whole"
+    return NotSaved(
+      f"the checkpoint of step {step} was not written to {self._folder}: "
+      f"{_short(error)} ({before}; the same command goes on from there)"
+    )
+
+  def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """One checkpoint, if all processes find it whole.
+
+    Raises:
+      Damaged: saying what is wrong.
+    """
+    folder = self._folder / str(step)
+    _agree(_fault(folder))
+    loaded, meta, fault = None, {}, ""
+    try:
+      loaded = _load(folder, _as_tree(like))
+      meta = ocp.checkpointables_metadata(folder).custom_metadata or {}
+      fault = "" if "data" in meta else "the position in the data is lost"
+    except (ValueError, LookupError, TypeError, OSError) as error:
+      fault = f"it cannot be read: {_short(error)}"
+    _agree(fault)
+    proof = checksum.checksums(loaded) | {"data": checksum.of_text(meta["data"])}
+    # Runs of earlier versions wrote no checksums.
+    changed = checksum.changed(meta.get("checksums", proof), proof)
+    _agree(f"changed since it was written: {', '.join(changed)}" if changed else "")
+    return TrainState(**loaded), json.loads(meta["data"])
+
+  def _set_aside(self, step: int, fault: str, used: int) -> None:
+    logging.warning(
+      "the checkpoint of step %d in %s is damaged (%s); it is set aside and the run "
+      "goes on from step %d",
+      step,
+      self._folder,
+      fault,
+      used,
+    )
+    if processes.first():
+      path, names = self._folder / str(step), {p.name for p in self._folder.iterdir()}
+      free = (f"{step}{_DAMAGED}" + (f".{n}" if n else "") for n in range(len(names)))
+      path.rename(self._folder / next(name for name in free if name not in names))
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:
   names = ("params", "frozen", "opt_state", "step", "rng")
   return {name: getattr(state, name) for name in names}
+
+
+def _load(folder: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
+  """Each process for itself: one that fails leaves no other waiting."""
+  alone = storage.context()
+  alone.multiprocessing.active_processes = {jax.process_index()}
+  alone.multiprocessing.primary_host = jax.process_index()
+  with alone:
+    return ocp.load_checkpointables(folder, {storage.STATE: like})[storage.STATE]
+
+
+def _fault(folder: epath.Path) -> str:
+  # In a bucket nothing is renamed: a last file says that all others are there.
+  if files.is_remote(folder) and not (folder / "commit_success.txt").exists():
+    return "it was not written to the end"
+  return seal.fault(folder)
+
+
+def _agree(fault: str) -> None:
+  """Raises Damaged on every process where one has found a fault."""
+  if not processes.everywhere(not fault):
+    raise Damaged(fault or "another process cannot read it")
+
+
+def _short(error: Exception) -> str:
+  text = (str(error) or repr(error)).partition("\n")[0]
+  return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"

@@ -9,6 +9,14 @@ from etils import epath
 PARTIAL = ".partial"
 
 
+def is_remote(path: epath.PathLike) -> bool:
+  """Whether a path is in an object store ("gs://…"), not on a disk.
+
+  There nothing is mapped into memory, and a folder is no thing that can be renamed.
+  """
+  return "://" in str(path)
+
+
 @contextlib.contextmanager
 def aside(path: epath.PathLike) -> Iterator[epath.Path]:
   """A path to write to, renamed to `path` once the block has ended well.

@@ -1,0 +1,80 @@
+"""Checksums of arrays that do not depend on how they lie on devices."""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from stepaudio_jax.core import tree as tree_lib
+from stepaudio_jax.core.types import Array
+
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+
+
+def checksums(tree: Any) -> dict[str, int]:
+  """{place in the tree: checksum of the array there}, the same on every process.
+
+  Each element is hashed with its place in the whole array, and the hashes are added
+  modulo 2³²: an order-free sum that every device can do for its own part. So another
+  mesh gives the same number, and any one element that has changed gives another.
+  """
+  names, leaves = zip(*tree_lib.named_leaves(tree), strict=True)
+  sums = jax.device_get(_program(_replicated(leaves))(leaves))
+  return dict(zip(names, sums.tolist(), strict=True))
+
+
+def of_text(text: str) -> int:
+  return zlib.crc32(text.encode())
+
+
+def changed(before: dict[str, int], now: dict[str, int]) -> list[str]:
+  """Names of the arrays whose checksums differ, or that one side lacks."""
+  names = sorted(before.keys() | now.keys())
+  return [name for name in names if before.get(name) != now.get(name)]
+
+
+def _replicated(leaves: Sequence[Any]) -> NamedSharding | None:
+  """Every process shall hold all sums: where leaves lie on a mesh, all over it."""
+  for leaf in leaves:
+    if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
+      return NamedSharding(leaf.sharding.mesh, PartitionSpec())
+  return None
+
+
+@functools.lru_cache(maxsize=8)
+def _program(out: NamedSharding | None) -> Any:
+  """One program for all leaves; compiled anew for other shapes."""
+
+  def sums(leaves: Sequence[Array]) -> Array:
+    return jnp.stack([_checksum(leaf) for leaf in leaves])
+
+  return jax.jit(sums, out_shardings=out)
+
+
+def _checksum(x: Array) -> Array:
+  if x.dtype == jnp.bool_:
+    x = x.astype(jnp.uint8)
+  word = jax.lax.bitcast_convert_type(x, _UNSIGNED[x.dtype.itemsize])
+  word = word.astype(jnp.uint32)
+  return _mixed(word + _mixed(_places(word.shape))).sum(dtype=jnp.uint32)
+
+
+def _places(shape: tuple[int, ...]) -> Array:
+  """The number of each element in row-major order, modulo 2³²."""
+  out, stride = jnp.zeros(shape, jnp.uint32), 1
+  for axis in reversed(range(len(shape))):
+    step = jnp.uint32(stride % 2**32)
+    out += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * step
+    stride *= shape[axis]
+  return out
+
+
+def _mixed(x: Array) -> Array:
+  """A bijection of 32 bits that spreads each over all (MurmurHash3's last step)."""
+  x = (x ^ (x >> jnp.uint32(16))) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
+  return x ^ (x >> jnp.uint32(16))
