@@ -16,7 +16,16 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax import checkpoint, logs, optim, origins, sharding, steps, workdirs
+from stepaudio_jax import (
+  checkpoint,
+  logs,
+  optim,
+  origins,
+  preemption,
+  sharding,
+  steps,
+  workdirs,
+)
 from stepaudio_jax.core import entry, recipe, tree
 from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.data import hearing, loader
@@ -87,7 +96,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   )
   step_fn = steps.jitted(one, state)
   save_s = 0.0  # of the checkpoints since the last row
-  with sharding.over(mesh), closing(batches), closing(saved), closing(metrics):
+  with (
+    sharding.over(mesh),
+    closing(batches),
+    closing(metrics),
+    closing(saved),
+    preemption.Notice() as notice,
+  ):
     for step in range(start + 1, c.total_steps + 1):
       clock = time.perf_counter()
       batch, ids = next(batches)
@@ -99,10 +114,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
         times = {"time/step_s": step_s, "time/data_s": data_s, "time/save_s": save_s}
         metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
         save_s = 0.0
-      if saved.due(step, c.total_steps):
+      leaving = notice.given(step)
+      if leaving or saved.due(step, c.total_steps):
         clock = time.perf_counter()
         saved.save(step, state, batches.get_state())
         save_s += time.perf_counter() - clock
+      if leaving:
+        saved.wait()
+        preemption.leave(step, workdir)
   return workdir
 
 

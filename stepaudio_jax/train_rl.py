@@ -26,6 +26,7 @@ from stepaudio_jax import (
   optim,
   origins,
   policy,
+  preemption,
   rl,
   sharding,
   steps,
@@ -137,10 +138,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   with (
     sharding.over(mesh),
     closing(batches),
-    closing(saved),
     closing(metrics),
     closing(samples),
     closing(exams),
+    closing(saved),
+    preemption.Notice() as notice,
   ):
     if not exams.kept:
       exams.write(exam.rows(state.params, 0, c.seed))
@@ -161,8 +163,12 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
         samples.write(summary.rows(step, asked, learned, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
-      if saved.due(step, c.total_steps):
+      leaving = notice.given(step)
+      if leaving or saved.due(step, c.total_steps):
         saved.save(step, state, batches.get_state())
+      if leaving:
+        saved.wait()
+        preemption.leave(step, workdir)
   result = heldout.compared(logs.read_metrics(workdir / "heldout.jsonl"))
   logs.write_json(workdir / "heldout.json", result)
   logs.say(heldout.table(result))

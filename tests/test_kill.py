@@ -1,4 +1,7 @@
-"""The smoke quick start, killed in every phase, ends bit for bit like one left be."""
+"""Killed anywhere and run again, it ends bit for bit like a run that was left alone.
+
+`python -m tests.kill --n 20` does more of the same.
+"""
 
 import hashlib
 import os
@@ -8,6 +11,7 @@ import time
 
 from stepaudio_jax import logs, workdirs
 from stepaudio_jax.core import tree
+from tests import kill
 from tests.smoke import PATIENCE_S, finish, start, tail
 
 STAGES = ("hear", "speak", "sft", "rm", "rlvr", "rlvr_kl", "rlhf")
@@ -52,8 +56,6 @@ def test_killed_in_every_phase_and_run_again_is_bit_identical(smoke_run):
   kill_when(killed, synthesising(killed))
   assert not (killed / "hear").exists()
   kill_when(killed, training(killed, "hear", 6))  # between checkpoints 4 and 8
-  kill_when(killed, writing_checkpoint(killed, "hear"))
-  kill_when(killed, training(killed, "speak", 2))  # before the first checkpoint
   kill_when(killed, writing_checkpoint(killed, "sft"))
   assert not (killed / "report.html").exists()
   finish(killed)
@@ -64,6 +66,17 @@ def test_killed_in_every_phase_and_run_again_is_bit_identical(smoke_run):
   for name in ("speech", "clips-train.jsonl", "preferences-train.jsonl"):
     assert digest(killed / "world" / name) == digest(smoke_run / "world" / name), name
   assert (killed / "report.html").exists()
+
+
+def test_three_kills_while_it_samples_writes_and_renames(tmp_path):
+  hits = kill.kills(3, tmp_path)
+  assert hits == {"sample": 1, "update": 0, "write": 1, "rename": 1}
+
+
+def test_the_plan_of_twenty_kills_has_each_phase_three_times():
+  lines = [line.split()[0] for _, line, _ in kill.plan(20, seed=0)]
+  assert min(lines.count(phase) for phase in ("sample", "update", "write")) >= 3
+  assert lines.count("rename") >= 3
 
 
 def test_a_finished_run_does_nothing_again(smoke_run):

@@ -2,13 +2,14 @@
 
 import collections
 import json
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from configs import rlhf, rlvr
-from stepaudio_jax import checkpoint, logs, train_rl, workdirs
+from stepaudio_jax import checkpoint, logs, steps, train_rl, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.models import sizes
 from tests import tones
@@ -72,6 +73,32 @@ def test_stop_and_resume_equals_never_stopped(world, finished, tmp_path):
     if name == "heldout":  # the short run held an exam at its end too
       ours = [row for row in ours if row["step"] != 1]
     assert ours == theirs, name
+  ours, theirs = (workdirs.load_params(d) for d in (tmp_path / "run", finished))
+  assert tree.content_hash(ours) == tree.content_hash(theirs)
+
+
+def test_sigterm_saves_after_the_step(world, finished, tmp_path, monkeypatch, capsys):
+  """Between checkpoints: the recipe would save after step 3 alone."""
+  finite = steps.finite
+
+  def announced(scalars, step, ids):
+    signal.raise_signal(signal.SIGTERM) if step == 2 else None
+    return finite(scalars, step, ids)
+
+  before = signal.getsignal(signal.SIGTERM)
+  c = preferred(world)
+  c.checkpoint.every_steps = 10
+  with monkeypatch.context() as patch:
+    patch.setattr(steps, "finite", announced)
+    with pytest.raises(SystemExit) as left:
+      train_rl.run(c, tmp_path / "run")
+  signal.signal(signal.SIGTERM, before)
+  assert left.value.code == 0
+  assert "/run is saved after step 2; the same command" in capsys.readouterr().err
+  assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+  train_rl.run(c, tmp_path / "run")
+  for name in ("metrics", "samples", "heldout"):
+    assert rows(tmp_path / "run", name) == rows(finished, name), name
   ours, theirs = (workdirs.load_params(d) for d in (tmp_path / "run", finished))
   assert tree.content_hash(ours) == tree.content_hash(theirs)
 

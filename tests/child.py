@@ -1,0 +1,114 @@
+"""A small run in a process of its own that tells what it is about to do.
+
+`python -m tests.child {sft,rlhf} WORLD WORKDIR` appends "<phase> <n>" to WORKDIR.phases
+before each sampling, update, write and rename; whoever kills it waits for these lines.
+With PAUSE="<phase> <n>" in the environment the thread that does the work stops there.
+"""
+
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from jax import config as jax_config
+
+from configs import rlhf, sft
+from stepaudio_jax import steps, train, train_rl
+from stepaudio_jax.core import processes
+from stepaudio_jax.models import sizes
+from stepaudio_jax.rollout.actor import Actor
+from tests import tones
+
+STEPS = 4  # with checkpoints after steps 2 and 4
+PHASES = {"sft": ("update", "write", "rename")}
+PHASES["rlhf"] = ("sample", *PHASES["sft"])
+JOURNALS = {"sft": ("metrics",), "rlhf": ("metrics", "samples", "heldout")}
+_PAUSE_S = 120
+
+
+def supervised(world: pathlib.Path) -> Any:
+  c = sft.get_config("smoke")
+  c.init = str(world / "sft")
+  c.data.options.dialogue.path = str(world / "prompts-train.jsonl")
+  c.data.max_tokens, c.data.max_clip_s, c.data.max_clips = 128, 1.0, 2
+  c.total_steps, c.batch_size, c.microbatches = STEPS, 8, 2
+  return shared(c, world)
+
+
+def policy_gradient(world: pathlib.Path) -> Any:
+  c = rlhf.get_config("smoke")
+  c.init, c.reward_model = str(world / "sft"), str(world / "rm")
+  c.rewards.learned = {"correctness": 2.0, "naturalness": 1.0}
+  c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
+  c.data.max_tokens, c.sampling.max_new_tokens = 64, 8
+  c.prompts_per_step, c.total_steps = 4, STEPS
+  return shared(c, world)
+
+
+def shared(c: Any, world: pathlib.Path) -> Any:
+  c.data.cache = str(world / "cache")
+  c.checkpoint.every_steps = 2
+  c.optim.schedule = "constant"
+  return c
+
+
+RUNS = {"sft": (train.run, supervised), "rlhf": (train_rl.run, policy_gradient)}
+
+
+def make_world(folder: pathlib.Path) -> pathlib.Path:
+  """What both runs start from."""
+  tones.world(folder)
+  tones.policy(folder / "sft")
+  tones.reward_model(folder / "rm", ("correctness", "naturalness"))
+  return folder
+
+
+class Teller:
+  """Has functions write a line before they do their work."""
+
+  def __init__(self, log: pathlib.Path):
+    self._log, self._counts = log, {}
+    self._pause = os.environ.get("PAUSE")
+
+  def announce(self, owner: Any, name: str, phase: str, when=lambda *args: True):
+    work = getattr(owner, name)
+
+    def told(*args, **kwargs):
+      if processes.first() and when(*args):
+        self.tell(phase)
+      return work(*args, **kwargs)
+
+    setattr(owner, name, told)
+
+  def tell(self, phase: str) -> None:
+    self._counts[phase] = self._counts.get(phase, 0) + 1
+    line = f"{phase} {self._counts[phase]}"
+    with self._log.open("a") as file:
+      file.write(f"{line}\n")
+    if line == self._pause:
+      time.sleep(_PAUSE_S)
+
+
+def main() -> None:
+  stage, (world, workdir) = sys.argv[1], map(pathlib.Path, sys.argv[2:])
+  jax_config.update("jax_compilation_cache_dir", str(world / "xla"))
+  jax_config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  sizes.SIZES["tiny"] = tones.LITTLE
+  teller = Teller(workdir.with_suffix(".phases"))
+  teller.announce(Actor, "_sampled", "sample")
+  teller.announce(steps, "finite", "update")  # while the update is still computed
+  # orbax writes the arrays, then their names, and renames the folder when all is there
+  named = lambda path, *args: path.name == "_METADATA"  # noqa: E731
+  teller.announce(type(epath.Path("x")), "write_text", "write", named)
+  whole = lambda old, new: str(old).endswith("checkpoint-tmp")  # noqa: E731
+  teller.announce(os, "rename", "rename", whole)
+  run, recipe = RUNS[stage]
+  run(recipe(world), workdir)
+
+
+if __name__ == "__main__":
+  jax.config.update("jax_platforms", "cpu")
+  main()
