@@ -18,7 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from stepaudio_jax.core import files, progress, recipe
+from stepaudio_jax.core import files, processes, progress, recipe
 
 # Changing these between two starts of one run changes no number that it computes.
 _FREE = ("log.", "checkpoint.")
@@ -30,7 +30,7 @@ _OF_THE_BITS = ("packages", "devices", "device_count", "process_count", "visible
 
 
 class Metrics:
-  """metrics.jsonl and TensorBoard events, one object a step.
+  """metrics.jsonl and TensorBoard events, one object a step; the first process's.
 
   Args:
     workdir: the run's folder.
@@ -44,14 +44,18 @@ class Metrics:
 
     path = epath.Path(workdir) / "metrics.jsonl"
     self._journal = Journal(path, start_step=start_step)
-    self._board = SummaryWriter(
-      str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
-    )
+    self._board = None
+    if processes.first():
+      folder = epath.Path(workdir) / "tensorboard"
+      self._board = SummaryWriter(str(folder), purge_step=start_step + 1)
     options = {"total": total_steps, "initial": start_step, "delay": 0, "leave": True}
+    options["disable"] = not processes.first()
     self._bar = progress.bar(None, None, "step", **options)
 
   def write(self, step: int, values: dict[str, float | None]) -> None:
     """Appends one row; None and what is not finite is null there."""
+    if self._board is None:
+      return
     row = {"step": step} | {key: _json_number(values[key]) for key in sorted(values)}
     self._journal.write([row])
     for key, value in row.items():
@@ -63,12 +67,13 @@ class Metrics:
 
   def close(self) -> None:
     self._journal.close()
-    self._board.close()
     self._bar.close()
+    if self._board is not None:
+      self._board.close()
 
 
 class Journal:
-  """Rows with a "step" in a JSON Lines file.
+  """Rows with a "step" in a JSON Lines file; the first process alone writes.
 
   Args:
     start_step: rows after it come from a run that was killed; they are dropped, and
@@ -81,15 +86,20 @@ class Journal:
   def __init__(self, path: epath.PathLike, *, start_step: int):
     path = epath.Path(path)
     self.kept = [row for row in read_metrics(path) if row["step"] <= start_step]
-    _write(path, "".join(json.dumps(row) + "\n" for row in self.kept))
-    self._file = path.open("a")
+    processes.barrier(f"{path.name} is read")
+    self._file = None
+    if processes.first():
+      _write(path, "".join(json.dumps(row) + "\n" for row in self.kept))
+      self._file = path.open("a")
 
   def write(self, rows: Iterable[dict[str, Any]]) -> None:
-    self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-    self._file.flush()
+    if self._file is not None:
+      self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+      self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -99,7 +109,7 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 def say(text: str) -> None:
   """A line for the person who watches; absl's INFO is full of the libraries' talk."""
-  if jax.process_index() == 0:
+  if processes.first():
     tqdm.write(text, file=sys.stderr)
 
 
@@ -160,15 +170,16 @@ def record(workdir: epath.Path, config: ConfigDict) -> None:
   The manifest is that of the first start, and "starts" lists those of all. A start on
   other devices, cores or versions than the one before is warned of.
   """
+  if not processes.first():
+    return
   now = recipe.flat(config)
   path, start = workdir / "manifest.json", manifest(now)
   first = json.loads(path.read_text()) if path.exists() else start | {"starts": []}
   if first["starts"]:
     _warn_of_other_bits(first["starts"][-1], start)
   first["starts"].append({"time": datetime.now(UTC).isoformat("T", "seconds")} | start)
-  if jax.process_index() == 0:
-    write_json(workdir / "config.json", {"hash": config_hash(now), "config": now})
-    write_json(path, first)
+  write_json(workdir / "config.json", {"hash": config_hash(now), "config": now})
+  write_json(path, first)
 
 
 def _warn_of_other_bits(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from stepaudio_jax import workdirs
-from stepaudio_jax.core import files, storage, tree
+from stepaudio_jax.core import files, processes, storage, tree
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import folder as folders
 from stepaudio_jax.hf import plan as plans
@@ -41,14 +41,15 @@ def pinned(
   workdir = epath.Path(workdir)
   path = workdir / _SOURCES
   # Without config.json no run has begun: the file is that of a start that failed.
-  if path.exists() and (workdir / "config.json").exists():
-    known = json.loads(path.read_text())
-    return {name: epath.Path(known[name]) for name in origins}
-  found = {name: _found(folder).resolve() for name, folder in origins.items()}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with files.aside(path) as partial:
-    partial.write_text(json.dumps({k: str(v) for k, v in found.items()}, indent=1))
-  return found
+  begun = path.exists() and (workdir / "config.json").exists()
+  if processes.first() and not begun:
+    found = {name: str(_found(folder).resolve()) for name, folder in origins.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.aside(path) as partial:
+      partial.write_text(json.dumps(found, indent=1))
+  processes.barrier("sources are pinned")
+  known = json.loads(path.read_text())
+  return {name: epath.Path(known[name]) for name in origins}
 
 
 def start_size(name: str, init: epath.PathLike) -> Size:

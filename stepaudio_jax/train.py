@@ -26,7 +26,7 @@ from stepaudio_jax import (
   steps,
   workdirs,
 )
-from stepaudio_jax.core import entry, recipe, tree
+from stepaudio_jax.core import entry, processes, recipe, tree
 from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.data import hearing, loader
 from stepaudio_jax.evals.parts.hearing import frozen_encoder
@@ -85,9 +85,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   if position is not None:
     batches.set_state(position)
   logs.record(workdir, c)
-  workdirs.describe(workdir, model.size, tokenizer)
-  if "rewards" in objective.parts:
-    workdirs.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
+  if processes.first():
+    workdirs.describe(workdir, model.size, tokenizer)
+    if "rewards" in objective.parts:
+      workdirs.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)

@@ -93,6 +93,7 @@ class Teller:
 
 
 def main() -> None:
+  processes.start()
   stage, (world, workdir) = sys.argv[1], map(pathlib.Path, sys.argv[2:])
   jax_config.update("jax_compilation_cache_dir", str(world / "xla"))
   jax_config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -116,60 +115,6 @@ def test_stopped_and_resumed_equals_never_stopped(world, heard, tmp_path, stage)
   assert tree.content_hash(a) == tree.content_hash(b)
   assert untimed(whole) == untimed(parts)
   assert len(untimed(whole)) == 6
-
-
-def test_sigterm_saves_after_the_step_and_a_second_one_changes_nothing(
-  world, tmp_path, monkeypatch, capsys
-):
-  """The notice comes in step 2, between checkpoints; more come while it is saved."""
-  whole, parts = tmp_path / "whole", tmp_path / "parts"
-  train.run(hear_recipe(world), whole)
-  finite, wait = steps.finite, checkpoint.Checkpoints.wait
-
-  def announced(scalars, step, ids):
-    signal.raise_signal(signal.SIGTERM) if step == 2 else None
-    return finite(scalars, step, ids)
-
-  def again(*args):
-    signal.raise_signal(signal.SIGTERM)
-    wait(*args)
-
-  before = signal.getsignal(signal.SIGTERM)
-  with monkeypatch.context() as patch:
-    patch.setattr(steps, "finite", announced)
-    patch.setattr(checkpoint.Checkpoints, "wait", again)
-    with pytest.raises(SystemExit) as left:
-      train.run(hear_recipe(world), parts)
-  assert signal.signal(signal.SIGTERM, before) == signal.SIG_IGN  # to the very end
-  assert left.value.code == 0
-  said = f"SIGTERM: {parts} is saved after step 2; the same command goes on"
-  assert said in capsys.readouterr().err
-  assert storage.step_folder(parts).name == "2"
-  train.run(hear_recipe(world), parts)
-  a, b = workdirs.load_params(whole), workdirs.load_params(parts)
-  assert tree.content_hash(a) == tree.content_hash(b)
-  assert untimed(whole) == untimed(parts)
-  assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
-  world, tmp_path, caplog
-):
-  """Rows that came after that checkpoint are written again, once."""
-  whole, parts = tmp_path / "whole", tmp_path / "parts"
-  for folder, steps_ in ((whole, 8), (parts, 6)):
-    c = hear_recipe(world, steps_)
-    c.checkpoint.keep = 2
-    train.run(c, folder)
-  (parts / "checkpoints" / "6" / "state" / "manifest.ocdbt").unlink()
-  c = hear_recipe(world, 8)
-  c.checkpoint.keep = 2
-  train.run(c, parts)
-  assert "step 6 in" in caplog.text
-  assert "manifest.ocdbt is missing" in caplog.text
-  assert untimed(whole) == untimed(parts)
-  a, b = workdirs.load_params(whole), workdirs.load_params(parts)
-  assert tree.content_hash(a) == tree.content_hash(b)
 
 
 def test_a_resumed_run_hears_with_the_encoder_it_was_started_with(

@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax.core import errors, recipe
+from stepaudio_jax.core import errors, processes, recipe
 
 _OVERRIDE = "--config."
 _LEVELS = ("debug", "info", "warning", "error")
@@ -51,6 +51,7 @@ def run_recipe(
       parser.error(f"{' and '.join(lacking)} must be given")
     logging.basicConfig(format="%(levelname)s %(message)s")
     absl_logging.set_verbosity(args.verbosity)
+    processes.start()
     config = recipe_of(args.config)
     for key, text in given.items():
       override(config, key, text)

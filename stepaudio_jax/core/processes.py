@@ -1,8 +1,79 @@
-"""The processes of one run: who writes, and where all wait for each other."""
+"""The processes of one run: how they find each other, who writes, where all wait.
+
+Each process is started with the same command (experiments/launch_local.py on one
+machine, experiments/launch_tpu.sh on every worker of a TPU VM, srun) and learns from
+its environment who the others are:
+
+  STEPAUDIO_COORDINATOR=HOST:PORT  where process 0 listens, with
+  STEPAUDIO_PROCESSES=N            how many they are, and
+  STEPAUDIO_PROCESS=I              which one this is; or
+  STEPAUDIO_PROCESSES=auto         JAX asks the TPU VM or the cluster's scheduler.
+
+Under srun nothing needs to be set. Without any of these a process is alone.
+"""
+
+import os
+import zlib
+from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+T = TypeVar("T")
+
+COORDINATOR, COUNT, INDEX = (
+  "STEPAUDIO_COORDINATOR",
+  "STEPAUDIO_PROCESSES",
+  "STEPAUDIO_PROCESS",
+)
+_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
+# One that has died or hangs ends the others after so long; JAX waits 100 and 300.
+_SILENCE_S, _GOODBYE_S = 30, 20
+
+
+def start() -> None:
+  """Joins the other processes, before anything asks JAX for its devices.
+
+  Raises:
+    ValueError: the environment names the others only in part, or wrongly.
+  """
+  if jax.distributed.is_initialized():
+    return
+  known = _known(os.environ)
+  if known is None:
+    return
+  # Of the CPU's collectives only these work between processes.
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.distributed.initialize(
+    **known,
+    heartbeat_timeout_seconds=_SILENCE_S,
+    shutdown_timeout_seconds=_GOODBYE_S,
+  )
+
+
+def _known(environ: Mapping[str, str]) -> dict[str, str | int] | None:
+  """What jax.distributed.initialize is told; {} where it finds out, None if alone."""
+  named = {
+    name: environ[name] for name in (COORDINATOR, COUNT, INDEX) if environ.get(name)
+  }
+  if not named:
+    return {} if int(environ.get(_SLURM_TASKS, 1)) > 1 else None
+  if named == {COUNT: "auto"}:
+    return {}
+  count, index = named.get(COUNT, ""), named.get(INDEX, "")
+  numbers = count.isdecimal() and index.isdecimal()
+  if COORDINATOR in named and numbers and int(index) < int(count):
+    return {
+      "coordinator_address": named[COORDINATOR],
+      "num_processes": int(count),
+      "process_id": int(index),
+    }
+  raise ValueError(
+    f"the environment has {named}; it needs {COORDINATOR}=HOST:PORT, {COUNT}=N and "
+    f"{INDEX}=0…N-1 together, or {COUNT}=auto alone"
+  )
 
 
 def first() -> bool:
@@ -21,3 +92,9 @@ def everywhere(holds: bool) -> bool:
   if jax.process_count() == 1:
     return holds
   return bool(multihost_utils.process_allgather(np.asarray(holds)).all())
+
+
+def share(items: Mapping[str, T]) -> dict[str, T]:
+  """Those that fall to this process; by their keys, so that no list of them counts."""
+  count, index = jax.process_count(), jax.process_index()
+  return {k: x for k, x in items.items() if zlib.crc32(k.encode()) % count == index}

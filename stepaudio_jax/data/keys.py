@@ -44,7 +44,7 @@ class Keys:
     if self._path is None:
       return
     kept = {place[:_SPAN]: (place, key) for place, key in self._read().items()}
-    kept |= {span: known for span, known in self._known.items() if "://" not in span[0]}
+    kept |= {s: known for s, known in self._known.items() if not files.is_remote(s[0])}
     rows = [[*place, key] for place, key in kept.values()]
     with files.aside(self._path) as partial:
       partial.write_text(json.dumps(rows), encoding="utf-8")
@@ -59,7 +59,7 @@ class Keys:
 
 def _version(path: str) -> tuple[int, ...]:
   """Size and time of change of a local file; those in buckets are always read."""
-  if "://" in path:
+  if files.is_remote(path):
     return ()
   stat = os.stat(path)
   return stat.st_size, stat.st_mtime_ns

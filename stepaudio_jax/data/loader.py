@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax.core import lengths
+from stepaudio_jax.core import files, lengths, processes
 from stepaudio_jax.data import (
   comparisons,
   corpus,
@@ -39,7 +39,8 @@ def clips(
     data.mix, data.options, data.split, schema.SpeechClip, _key_file(cache)
   )
   mels = Store(cache, features.MEL_KIND)
-  features.fill_mels(mels, sounds.clips())
+  features.fill_mels(mels, processes.share(sounds.clips()))
+  _shared(mels)
   limits = hearing.SpeechLimits(
     round(data.max_clip_s * lengths.SAMPLE_RATE), data.max_symbols
   )
@@ -140,12 +141,20 @@ def _frames(
   frames = Store(cache, frames_kind)
   features.fill_frames(
     frames,
-    sounding.clips(),
+    processes.share(sounding.clips()),
     encode,
     batch_size=data.encode_batch,
     mel_store=Store(cache, features.MEL_KIND),
   )
+  _shared(frames)
   return frames
+
+
+def _shared(store: Store) -> None:
+  """Each process has filled its own share; now all see all of it."""
+  if jax.process_count() > 1:
+    processes.barrier("caches are filled")
+    store.reload()
 
 
 def limits(data: ConfigDict) -> Limits:
@@ -170,4 +179,4 @@ def batches(
 
 def _key_file(cache: epath.Path) -> str | None:
   """Where a local cache keeps the content keys of audio files between starts."""
-  return None if "://" in str(cache) else str(cache / "keys.json")
+  return None if files.is_remote(cache) else str(cache / "keys.json")

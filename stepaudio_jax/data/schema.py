@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from stepaudio_jax.core import files
 from stepaudio_jax.data import fields
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.text import messages as messages_lib
@@ -190,7 +191,7 @@ def _messages(
     named = str(error).startswith(f"example {row.at!r}")  # a row without an id
     raise ValueError(str(error) if named else f"{row.at}: {error}") from error
   for block in messages_lib.audio_blocks(messages):
-    if "path" in block and "://" not in block["path"]:
+    if "path" in block and not files.is_remote(block["path"]):
       block["path"] = str(epath.Path(row.folder) / block["path"])
   return messages
 

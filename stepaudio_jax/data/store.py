@@ -160,7 +160,7 @@ class Store:
   def _array(self, pack: str) -> np.ndarray:
     if pack not in self._arrays:
       path = self._folder / f"{pack}.npy"
-      if "://" in str(path):  # a bucket has no memory maps
+      if files.is_remote(path):  # a bucket has no memory maps
         self._arrays[pack] = np.load(io.BytesIO(path.read_bytes()))
       else:
         self._arrays[pack] = np.load(path, mmap_mode="r")
