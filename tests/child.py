@@ -1,28 +1,33 @@
 """A small run in a process of its own that tells what it is about to do.
 
-`python -m tests.child {sft,rlhf} WORLD WORKDIR` appends "<phase> <n>" to WORKDIR.phases
-before each sampling, update, write and rename; whoever kills it waits for these lines.
-With PAUSE="<phase> <n>" in the environment the thread that does the work stops there.
+`python -m tests.child {sft,rlhf,gradients} WORLD WORKDIR` appends "<phase> <n>" to
+WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
+for these lines.
+With PAUSE="<phase> <n>" in the environment the thread that does the work stops there;
+with DIE="<process> <phase> <n>" that process of several kills itself there.
 """
 
 import os
 import pathlib
+import signal
 import sys
 import time
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax import config as jax_config
 
 from configs import rlhf, sft
-from stepaudio_jax import steps, train, train_rl
-from stepaudio_jax.core import processes
+from stepaudio_jax import origins, sharding, steps, train, train_rl
+from stepaudio_jax.core import processes, tree
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rollout.actor import Actor
+from stepaudio_jax.text import tokenizer as tokenizers
 from tests import tones
 
-STEPS = 4  # with checkpoints after steps 2 and 4
+STEPS = 4
 PHASES = {"sft": ("update", "write", "rename")}
 PHASES["rlhf"] = ("sample", *PHASES["sft"])
 JOURNALS = {"sft": ("metrics",), "rlhf": ("metrics", "samples", "heldout")}
@@ -35,6 +40,7 @@ def supervised(world: pathlib.Path) -> Any:
   c.data.options.dialogue.path = str(world / "prompts-train.jsonl")
   c.data.max_tokens, c.data.max_clip_s, c.data.max_clips = 128, 1.0, 2
   c.total_steps, c.batch_size, c.microbatches = STEPS, 8, 2
+  c.checkpoint.every_steps = 1
   return shared(c, world)
 
 
@@ -45,17 +51,43 @@ def policy_gradient(world: pathlib.Path) -> Any:
   c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
   c.data.max_tokens, c.sampling.max_new_tokens = 64, 8
   c.prompts_per_step, c.total_steps = 4, STEPS
+  c.checkpoint.every_steps = 2
   return shared(c, world)
 
 
 def shared(c: Any, world: pathlib.Path) -> Any:
   c.data.cache = str(world / "cache")
-  c.checkpoint.every_steps = 2
   c.optim.schedule = "constant"
   return c
 
 
 RUNS = {"sft": (train.run, supervised), "rlhf": (train_rl.run, policy_gradient)}
+
+
+def gradients(c: Any, workdir: pathlib.Path) -> None:
+  """Writes the loss and its gradient on the first batch to WORKDIR.npz."""
+  tokenizer, mesh = tokenizers.load(c.tokenizer), sharding.mesh(c.mesh)
+  size = origins.start_size(c.size, c.init)
+  model, rng = sharding.model(c, size, mesh), jax.random.key(0)
+  params = train.initial_params(c, size, tokenizer, rng, mesh)
+  trained, frozen = tree.split(params, tuple(c.trainable))
+  make = train.OBJECTIVES[c.objective].make
+  batches, _, loss_fn = make(c, model, frozen, tokenizer, epath.Path(c.data.cache))
+  batch = sharding.put(next(batches)[0], mesh)
+  batches.close()
+
+  def total(trained, frozen, batch):
+    return loss_fn({**frozen, **trained}, batch, rng)[0]
+
+  with sharding.over(mesh):
+    found = jax.jit(jax.value_and_grad(total))(trained, frozen, batch)
+  loss, grads = sharding.gathered(found)
+  if processes.first():
+    leaves = dict(tree.named_leaves(grads))
+    np.savez(workdir.with_suffix(".npz"), loss=loss, **leaves)
+
+
+RUNS["gradients"] = (gradients, supervised)
 
 
 def make_world(folder: pathlib.Path) -> pathlib.Path:
@@ -77,7 +109,7 @@ class Teller:
     work = getattr(owner, name)
 
     def told(*args, **kwargs):
-      if processes.first() and when(*args):
+      if when(*args):
         self.tell(phase)
       return work(*args, **kwargs)
 
@@ -86,8 +118,11 @@ class Teller:
   def tell(self, phase: str) -> None:
     self._counts[phase] = self._counts.get(phase, 0) + 1
     line = f"{phase} {self._counts[phase]}"
-    with self._log.open("a") as file:
-      file.write(f"{line}\n")
+    if os.environ.get("DIE") == f"{jax.process_index()} {line}":
+      os.kill(os.getpid(), signal.SIGKILL)
+    if processes.first():
+      with self._log.open("a") as file:
+        file.write(f"{line}\n")
     if line == self._pause:
       time.sleep(_PAUSE_S)
 

@@ -24,7 +24,7 @@ def world(tmp_path_factory):
 
 def recipe(world):
   c = child.supervised(world)
-  c.checkpoint.keep = 2  # of steps 2 and 4
+  c.checkpoint.every_steps, c.checkpoint.keep = 2, 2
   return c
 
 

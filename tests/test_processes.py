@@ -1,0 +1,139 @@
+"""Two processes with two devices each do what one process with four does."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from stepaudio_jax.core import processes
+from tests import child, kill
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LAUNCHER = [sys.executable, "-m", "experiments.launch_local"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  return child.make_world(tmp_path_factory.mktemp("world"))
+
+
+def launched(count, devices, stage, world, workdir, **environ):
+  """tests/child.py in so many processes."""
+  command = [sys.executable, "-m", "tests.child", stage, str(world), str(workdir)]
+  sizes = ["--processes", str(count), "--devices", str(devices)]
+  return subprocess.run(
+    [*LAUNCHER, *sizes, "--", *command],
+    cwd=ROOT,
+    env=os.environ | environ,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=600,
+  )
+
+
+def gradients(count, devices, world, workdir):
+  done = launched(count, devices, "gradients", world, workdir)
+  assert done.returncode == 0, done.stderr
+  return dict(np.load(workdir.with_suffix(".npz")))
+
+
+def assert_same_gradients(ours, theirs):
+  assert ours.keys() == theirs.keys()
+  assert len(ours) > 10
+  assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+  for name, leaf in theirs.items():
+    error = np.abs(ours[name] - leaf).max()
+    assert error <= 1e-5 * np.abs(leaf).max(), name
+
+
+def test_two_processes_give_the_gradient_of_one(world, tmp_path):
+  two = gradients(2, 2, world, tmp_path / "two")
+  assert_same_gradients(two, gradients(1, 4, world, tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_four_processes_give_the_gradient_of_one(world, tmp_path):
+  four = gradients(4, 2, world, tmp_path / "four")
+  assert_same_gradients(four, gradients(1, 8, world, tmp_path / "one"))
+
+
+def test_one_that_dies_ends_the_others_and_a_restart_goes_on_exactly(world, tmp_path):
+  """Also that a second run of the same layout has the same bits."""
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  done = launched(2, 2, "sft", world, whole)
+  assert done.returncode == 0, done.stderr
+  done = launched(2, 2, "sft", world, killed, DIE="1 update 4")
+  assert done.returncode == 1
+  assert "process 1 ended with signal SIGKILL; its last lines:\n" in done.stderr
+  assert [row["step"] for row in kill.rows(killed, "metrics")] == [1, 2, 3]
+  done = launched(2, 2, "sft", world, killed)
+  assert done.returncode == 0, done.stderr
+  assert re.search("resumed after step [23]", done.stderr)
+  assert kill.differences("sft", killed, whole) == []
+
+
+@pytest.mark.parametrize(
+  ("environ", "wanted"),
+  [
+    ({}, None),
+    ({"SLURM_STEP_NUM_TASKS": "1"}, None),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, {}),
+    ({"STEPAUDIO_PROCESSES": "auto"}, {}),
+    (
+      {
+        "STEPAUDIO_COORDINATOR": "a:1",
+        "STEPAUDIO_PROCESSES": "2",
+        "STEPAUDIO_PROCESS": "1",
+      },
+      {"coordinator_address": "a:1", "num_processes": 2, "process_id": 1},
+    ),
+  ],
+)
+def test_a_process_learns_of_the_others_from_its_environment(environ, wanted):
+  assert processes._known(environ) == wanted
+
+
+@pytest.mark.parametrize(
+  "environ",
+  [
+    {"STEPAUDIO_PROCESSES": "2"},
+    {"STEPAUDIO_PROCESSES": "two", "STEPAUDIO_COORDINATOR": "a:1"},
+    {
+      "STEPAUDIO_COORDINATOR": "a:1",
+      "STEPAUDIO_PROCESSES": "2",
+      "STEPAUDIO_PROCESS": "2",
+    },
+  ],
+)
+def test_an_environment_that_says_half_is_an_error_that_shows_it(environ):
+  with pytest.raises(ValueError, match=r"has \{'STEP.*it needs STEPAUDIO_COORDINATOR="):
+    processes._known(environ)
+
+
+def test_the_launcher_names_the_process_that_failed_with_its_last_lines():
+  program = (
+    "import os, sys, time\n"
+    "me = os.environ['STEPAUDIO_PROCESS']\n"
+    "print('I am', me, os.environ['XLA_FLAGS'].split('=')[-1], flush=True)\n"
+    "sys.exit('no such file') if me == '1' else time.sleep(100)\n"
+  )
+  interpreter = [sys.executable, "-c"]
+  start = time.monotonic()
+  done = subprocess.run(
+    [*LAUNCHER, "--processes", "3", "--devices", "5", "--", *interpreter, program],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1
+  said = "process 1 ended with status 1; its last lines:\nI am 1 5\nno such file\n"
+  assert f"launch_local: {said}" in done.stderr
+  assert "[2] I am 2 5\n" in done.stderr
+  assert time.monotonic() - start < 60
