@@ -92,7 +92,9 @@ def mesh(
     raise ValueError(f"mesh {asked} does not fit {len(devices)} devices")
   # Explicit axes, the default now, make linen's logical constraints raise.
   auto = (AxisType.Auto,) * len(MESH_AXES)
-  return Mesh(_ordered(lengths, devices), MESH_AXES, axis_types=auto)
+  ordered = _ordered(lengths, devices)
+  _check_processes(lengths, ordered)
+  return Mesh(ordered, MESH_AXES, axis_types=auto)
 
 
 def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -109,6 +111,21 @@ def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.nd
   within = (lengths["data"] // slices, *shape[1:])
   across = (slices, *(1 for _ in shape[1:]))
   return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+
+
+def _check_processes(lengths: Mapping[str, int], devices: np.ndarray) -> None:
+  """Each process of this run reads rows that no other reads, as many as the others."""
+  if jax.process_count() == 1:
+    return
+  processes = np.vectorize(lambda device: device.process_index)(devices)
+  readers = processes.reshape(lengths["data"] * lengths["fsdp"], -1)
+  shares = np.unique(readers[:, 0], return_counts=True)[1]
+  if (readers != readers[:, :1]).any() or len(set(shares)) > 1:
+    raise ValueError(
+      f"mesh {dict(lengths)}: tensor × context crosses the {jax.process_count()} "
+      f"processes of {jax.local_device_count()} devices, so that two of them would "
+      "have to read the same rows; make data × fsdp a multiple of the processes"
+    )
 
 
 def model(c: ConfigDict, size: Size, mesh_: Mesh) -> StepAudio:
@@ -243,7 +260,7 @@ def gathered(values: Any) -> Any:
   def one(value: Any) -> np.ndarray:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
       whole = NamedSharding(value.sharding.mesh, PartitionSpec())
-      value = jax.jit(lambda x: x, out_shardings=whole)(value).addressable_data(0)
+      value = jax.device_put(value, whole).addressable_data(0)
     return np.asarray(value)
 
   return jax.tree.map(one, values)
@@ -291,3 +308,17 @@ def put(batch: Any, mesh_: Mesh) -> Any:
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(rows_, np.asarray(x)), batch
   )
+
+
+def own(values: Any, mesh_: Mesh) -> Any:
+  """Of arrays of all rows those of this process, on the host: `put`'s reverse."""
+  rows_ = by_rows(mesh_)
+
+  def one(value: jax.Array) -> np.ndarray:
+    if value.is_fully_addressable:
+      return np.asarray(value)
+    shards = jax.device_put(value, rows_).addressable_shards
+    parts = {shard.index[0].start or 0: shard.data for shard in shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+  return jax.tree.map(one, values)

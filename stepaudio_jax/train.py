@@ -229,6 +229,10 @@ def _preference(
   unknown = sorted(set(c.dims_on_thought) - set(c.dimensions))
   if unknown:
     raise ValueError(f"dims_on_thought {unknown} are not in {tuple(c.dimensions)}")
+  if c.data.pack and jax.process_count() > 1:
+    raise NotImplementedError(
+      "data.pack=True with preferences in several processes: their rows would differ"
+    )
   batches, feed = loader.preferences(
     c.data,
     cache=cache,

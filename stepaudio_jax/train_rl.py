@@ -32,7 +32,7 @@ from stepaudio_jax import (
   steps,
   workdirs,
 )
-from stepaudio_jax.core import entry, recipe
+from stepaudio_jax.core import entry, processes, recipe
 from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
@@ -118,7 +118,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     ),
   )
   logs.record(workdir, c)
-  workdirs.describe(workdir, model.size, tokenizer)
+  if processes.first():
+    workdirs.describe(workdir, model.size, tokenizer)
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
@@ -151,16 +152,17 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       prompts, ids = next(batches)
       rng = jax.random.fold_in(jax.random.key(c.seed), step)
       asked = [feed.row(name) for name in ids]
-      played = actor.play(state.params, prompts, asked, rng)
+      played = actor.play(state.params, prompts, processes.part(asked), rng)
       learned = dataclasses.replace(played, experience=advantages(played.experience))
       state, values = update(state, learned, step, ids)
-      values |= summary.summary(played, c.sampling.samples)
+      whole = actor.whole(learned)
+      values |= summary.summary(whole, c.sampling.samples)
       values |= {"data/skipped": len(feed.skipped)}
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        samples.write(summary.rows(step, asked, learned, c.log.prompts))
+        samples.write(summary.rows(step, asked, whole, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)
@@ -169,9 +171,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       if leaving:
         saved.wait()
         preemption.leave(step, workdir)
-  result = heldout.compared(logs.read_metrics(workdir / "heldout.jsonl"))
-  logs.write_json(workdir / "heldout.json", result)
-  logs.say(heldout.table(result))
+  if processes.first():
+    result = heldout.compared(logs.read_metrics(workdir / "heldout.jsonl"))
+    logs.write_json(workdir / "heldout.json", result)
+    logs.say(heldout.table(result))
   return workdir
 
 
@@ -200,8 +203,6 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"{parts}, and heldout.prompts={c.heldout.prompts} one of heldout.batch_size="
       f"{c.heldout.batch_size}"
     )
-  if jax.process_count() > 1:
-    raise NotImplementedError("policy gradients in several processes")
   return c
 
 

@@ -4,7 +4,8 @@
 WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
 for these lines.
 With PAUSE="<phase> <n>" in the environment the thread that does the work stops there;
-with DIE="<process> <phase> <n>" that process of several kills itself there.
+with DIE="<process> <phase> <n>" that process of several kills itself there, with TERM
+it is told to leave.
 """
 
 import os
@@ -47,7 +48,11 @@ def supervised(world: pathlib.Path) -> Any:
 def policy_gradient(world: pathlib.Path) -> Any:
   c = rlhf.get_config("smoke")
   c.init, c.reward_model = str(world / "sft"), str(world / "rm")
-  c.rewards.learned = {"correctness": 2.0, "naturalness": 1.0}
+  # A model that knows nothing closes no thought, so a learned reward alone would mask
+  # every reply: rules count, the judge is heard, and another reference pulls.
+  c.rewards.rules = {"audio": {"think_format": 1.0}}
+  c.rewards.learned = {"correctness": 0.0, "naturalness": 0.0}
+  c.reference, c.kl.beta = str(world / "other"), 0.5
   c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
   c.data.max_tokens, c.sampling.max_new_tokens = 64, 8
   c.prompts_per_step, c.total_steps = 4, STEPS
@@ -94,6 +99,7 @@ def make_world(folder: pathlib.Path) -> pathlib.Path:
   """What both runs start from."""
   tones.world(folder)
   tones.policy(folder / "sft")
+  tones.policy(folder / "other", seed=5)
   tones.reward_model(folder / "rm", ("correctness", "naturalness"))
   return folder
 
@@ -118,8 +124,9 @@ class Teller:
   def tell(self, phase: str) -> None:
     self._counts[phase] = self._counts.get(phase, 0) + 1
     line = f"{phase} {self._counts[phase]}"
-    if os.environ.get("DIE") == f"{jax.process_index()} {line}":
-      os.kill(os.getpid(), signal.SIGKILL)
+    for name, number in {"DIE": signal.SIGKILL, "TERM": signal.SIGTERM}.items():
+      if os.environ.get(name) == f"{jax.process_index()} {line}":
+        os.kill(os.getpid(), number)
     if processes.first():
       with self._log.open("a") as file:
         file.write(f"{line}\n")

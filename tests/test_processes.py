@@ -78,6 +78,41 @@ def test_one_that_dies_ends_the_others_and_a_restart_goes_on_exactly(world, tmp_
   assert kill.differences("sft", killed, whole) == []
 
 
+@pytest.mark.slow
+def test_rlhf_in_two_processes_is_that_of_one_and_survives_a_death(world, tmp_path):
+  """The same replies to the same prompts, and numbers that differ by rounding alone."""
+  whole, one, killed = (tmp_path / name for name in ("whole", "one", "killed"))
+  for workdir, count in ((whole, 2), (one, 1)):
+    done = launched(count, 4 // count, "rlhf", world, workdir)
+    assert done.returncode == 0, done.stderr
+  ours, theirs = (kill.rows(d, "samples") for d in (whole, one))
+  for name in ("step", "prompt_id", "sample", "token_ids"):
+    assert [row[name] for row in ours] == [row[name] for row in theirs], name
+  for ours, theirs in zip(
+    *(kill.rows(d, "metrics") for d in (whole, one)), strict=True
+  ):
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    assert ours["train/grad_norm"] > 0
+  done = launched(2, 2, "rlhf", world, killed, DIE="1 update 3")
+  assert done.returncode == 1
+  assert "process 1 ended with signal SIGKILL" in done.stderr
+  done = launched(2, 2, "rlhf", world, killed)
+  assert done.returncode == 0, done.stderr
+  assert kill.differences("rlhf", killed, whole) == []
+
+
+@pytest.mark.slow
+def test_sigterm_at_one_process_ends_all_after_the_same_step(world, tmp_path):
+  run, whole = tmp_path / "run", tmp_path / "whole"
+  done = launched(2, 2, "sft", world, run, TERM="1 update 2")
+  assert done.returncode == 0, done.stderr
+  (step,) = re.findall(r"run is saved after step (\d); the same command", done.stderr)
+  assert [row["step"] for row in kill.rows(run, "metrics")][-1] == int(step) < 4
+  for workdir in (run, whole):
+    assert launched(2, 2, "sft", world, workdir).returncode == 0
+  assert kill.differences("sft", run, whole) == []
+
+
 @pytest.mark.parametrize(
   ("environ", "wanted"),
   [

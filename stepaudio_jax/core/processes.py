@@ -14,7 +14,7 @@ Under srun nothing needs to be set. Without any of these a process is alone.
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -92,6 +92,26 @@ def everywhere(holds: bool) -> bool:
   if jax.process_count() == 1:
     return holds
   return bool(multihost_utils.process_allgather(np.asarray(holds)).all())
+
+
+def gathered(rows: T) -> T:
+  """Host arrays of all processes' rows, behind each other in the processes' order."""
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(rows, tiled=True)
+
+
+def largest(number: int) -> int:
+  """The largest of all processes' numbers; all of them must ask."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.process_allgather(np.asarray(number)).max())
+
+
+def part(items: Sequence[T]) -> Sequence[T]:
+  """Those of this process, of items that go with the rows of a batch of all."""
+  size = len(items) // jax.process_count()
+  return items[jax.process_index() * size :][:size]
 
 
 def share(items: Mapping[str, T]) -> dict[str, T]:

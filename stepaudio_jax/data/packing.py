@@ -1,6 +1,6 @@
 """Replies laid into packed rows: numpy in, numpy out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,14 @@ _EIGHTHS = 3
 Place = tuple[int, int]  # (prompt, reply) of a pack
 
 
-def packed(replies: Replies, packs: int, row_tokens: int, pad_id: int) -> PackedReplies:
+def packed(
+  replies: Replies,
+  packs: int,
+  row_tokens: int,
+  pad_id: int,
+  *,
+  agreed: Callable[[int], int] = int,
+) -> PackedReplies:
   """Prompts shared out to `packs`, their replies into as few rows as fit.
 
   Each reply goes behind its own copy of its prompt, audio included; the longest first,
@@ -23,6 +30,8 @@ def packed(replies: Replies, packs: int, row_tokens: int, pad_id: int) -> Packed
     replies: on the host; a prompt of each pack is behind the other.
     packs: devices × micro-batches × mini-batches, or a multiple.
     row_tokens: T of the rows.
+    agreed: what this process needs → what all need, where several make one batch; see
+      processes.largest.
 
   Raises:
     ValueError: `packs` does not divide the prompts, or a prompt and its reply are
@@ -43,15 +52,13 @@ def packed(replies: Replies, packs: int, row_tokens: int, pad_id: int) -> Packed
   shares = np.split(length_BQ, packs)
   plans = [rows_of(share, row_tokens) for share in shares]
   first_P = np.arange(packs) * (prompts // packs)
-  clips = max(
-    (
-      sum(int(clips_B[first + b]) for b, _ in row)
-      for first, plan in zip(first_P, plans, strict=True)
-      for row in plan
-    ),
-    default=0,
-  )
-  shape = (packs, rounded(max(map(len, plans))), row_tokens)
+  held = [
+    sum(int(clips_B[first + b]) for b, _ in row)
+    for first, plan in zip(first_P, plans, strict=True)
+    for row in plan
+  ]
+  rows, clips = agreed(max(map(len, plans))), agreed(max(held, default=0))
+  shape = (packs, rounded(rows), row_tokens)
   out = _empty(replies, shape, rounded(clips), pad_id)
   for pack, (first, plan) in enumerate(zip(first_P, plans, strict=True)):
     for row, places in enumerate(plan):

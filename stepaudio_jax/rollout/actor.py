@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax import policy, sampling, sharding
+from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import (
   Array,
   Batch,
@@ -51,9 +52,12 @@ class Packing:
 class Played:
   """Replies to a batch of prompts, those to a prompt behind each other.
 
+  What is on the host is of this process's prompts, what is on devices of all.
+
   Attributes:
     rollout: on the host.
-    replies: the same on the device, behind their prompts.
+    replies: the same on the devices, behind their prompts.
+    texts, scores: on the host.
     experience: without advantages.
     entropy_BT: nats before each token.
     seconds: of sampling, scoring and measuring.
@@ -106,8 +110,8 @@ class Actor:
 
     Args:
       params: the policy's, and "critic" where there is one.
-      prompts: on the host, a prompt a row.
-      rows: the dialogue rows behind the prompts.
+      prompts: on the host, a prompt a row; this process's.
+      rows: the dialogue rows behind them.
 
     Raises:
       FloatingPointError: log-probabilities that are not finite; the ids are named.
@@ -128,6 +132,25 @@ class Actor:
     seconds = dict(zip(parts, np.diff(clocks).tolist(), strict=True))
     return Played(rollout, replies, texts, scores, experience, entropy_BT, seconds)
 
+  def whole(self, played: Played) -> Played:
+    """The same with all processes' replies, on the host; each of them must ask."""
+    if jax.process_count() == 1:
+      return played
+    seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
+    rollout, (experience, entropy_BT) = processes.gathered((played.rollout, seen))
+    return dataclasses.replace(
+      played,
+      rollout=rollout,
+      texts=said_lib.said(rollout, self._tokenizer),
+      scores=dataclasses.replace(
+        played.scores,
+        reward_BC=experience.reward_BC,
+        weight_BC=experience.weight_BC,
+      ),
+      experience=experience,
+      entropy_BT=entropy_BT,
+    )
+
   def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
     special = self._tokenizer.special
     rollout = sampling.sample(
@@ -141,7 +164,7 @@ class Actor:
       temperature=self._sampling.temperature,
       copies=self._sampling.samples,
     )
-    return jax.device_get(rollout)
+    return sharding.own(rollout, self._mesh)
 
   def _experience(
     self,
@@ -152,26 +175,11 @@ class Actor:
   ) -> tuple[Experience, Array]:
     now = self._measured({part: params[part] for part in _PARTS}, replies)
     reference_BQT = self._logprobs(self._reference, replies)
-    mask_BT = jnp.asarray(rollout.mask_BT)
-    zero_BT = jnp.zeros(mask_BT.shape, jnp.float32)
-
-    def kept(x_BQT):
-      return jnp.where(mask_BT, x_BQT.reshape(mask_BT.shape), 0.0)
-
     critic = params.get("critic")
-    value_BT = kept(self._values(critic, replies)) if critic else zero_BT
-    experience = Experience(
-      mask_BT=mask_BT,
-      sampler_BT=jnp.asarray(rollout.logprob_BT),
-      old_BT=kept(now.logprob_BQT),
-      reference_BT=kept(reference_BQT),
-      reward_BC=jnp.asarray(scores.reward_BC),
-      weight_BC=jnp.asarray(scores.weight_BC),
-      value_BT=value_BT,
-      advantage_BT=zero_BT,
-      return_BT=zero_BT,
-    )
-    return jax.block_until_ready((experience, kept(now.entropy_BQT)))
+    value_BQT = self._values(critic, replies) if critic else None
+    told = (rollout, scores.reward_BC, scores.weight_BC)
+    told = sharding.put(told, self._mesh)
+    return jax.block_until_ready(_assembled(now, reference_BQT, value_BQT, *told))
 
   def _laid(self, prompts: Batch, rollout: Rollout) -> Replies | PackedReplies:
     """The rollout behind its prompts, as the model reads it."""
@@ -187,4 +195,34 @@ class Actor:
       self._packing.packs,
       self._packing.row_tokens,
       self._tokenizer.special.pad,
+      agreed=processes.largest,
     )
+
+
+@jax.jit
+def _assembled(
+  now: policy.Measured,
+  reference_BQT: Array,
+  value_BQT: Array | None,
+  rollout: Rollout,
+  reward_BC: Array,
+  weight_BC: Array,
+) -> tuple[Experience, Array]:
+  mask_BT = rollout.mask_BT
+  zero_BT = jnp.zeros(mask_BT.shape, jnp.float32)
+
+  def kept(x_BQT):
+    return jnp.where(mask_BT, x_BQT.reshape(mask_BT.shape), 0.0)
+
+  experience = Experience(
+    mask_BT=mask_BT,
+    sampler_BT=rollout.logprob_BT,
+    old_BT=kept(now.logprob_BQT),
+    reference_BT=kept(reference_BQT),
+    reward_BC=reward_BC,
+    weight_BC=weight_BC,
+    value_BT=zero_BT if value_BQT is None else kept(value_BQT),
+    advantage_BT=zero_BT,
+    return_BT=zero_BT,
+  )
+  return experience, kept(now.entropy_BQT)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data.examples import Examples
 from stepaudio_jax.rollout import summary
@@ -38,13 +39,13 @@ class Exam:
     out = []
     for start in range(0, len(self._places), self._size):
       places = self._places[start : start + self._size]
-      ids = [self._feed.entry(*place).id for place in places]
-      prompts = self._feed.batch([[place] for place in places], first_number=0)
-      asked = [self._feed.row(name) for name in ids]
+      asked = [self._feed.row(self._feed.entry(*place).id) for place in places]
+      own = processes.part(places)
+      prompts = self._feed.batch([[place] for place in own], first_number=0)
       # Training folds in its steps, which begin at 1.
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
-      played = self._actor.play(params, prompts, asked, rng)
-      out += summary.rows(step, asked, played, len(asked))
+      played = self._actor.play(params, prompts, processes.part(asked), rng)
+      out += summary.rows(step, asked, self._actor.whole(played), len(asked))
     return out
 
 

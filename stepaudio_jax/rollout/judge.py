@@ -52,7 +52,8 @@ class LearnedJudge:
     self._opening = opening_tokens(tokenizer)
     self._room = max_new_tokens + self._opening + _SLACK
     params = {name: loaded.params[name] for name in loaded.params if name != "encoder"}
-    self._params = jax.device_put(params, sharding.replicated(mesh))
+    everywhere = sharding.replicated(mesh)
+    self._params = jax.tree.map(lambda x: sharding.placed(x, everywhere), params)
     self._rewards = jax.jit(
       functools.partial(
         scoring.rewards,
@@ -75,7 +76,7 @@ class LearnedJudge:
       pad_id=self._tokenizer.special.pad,
     )
     reward_BIC = self._rewards(self._params, sharding.put(replies, self._mesh))
-    reward_BC = np.asarray(reward_BIC).reshape(len(texts), -1)
+    reward_BC = sharding.own(reward_BIC, self._mesh).reshape(len(texts), -1)
     return dict(zip(self.dimensions, reward_BC.T, strict=True))
 
   def _views(self, text: Said) -> replies_lib.Views | None:
