@@ -40,6 +40,7 @@ def hear(arg: ConfigDict) -> ConfigDict:
   c.remat = "none"
   c.head_chunks = 1
   c.attention = "auto"
+  c.offload = ()  # to the host's memory
 
   c.data = ConfigDict()
   c.data.split = "train"
@@ -90,6 +91,7 @@ def speak(arg: ConfigDict) -> ConfigDict:
   c.remat = "none"
   c.head_chunks = 1
   c.attention = "auto"
+  c.offload = ()  # to the host's memory
 
   c.data = ConfigDict()
   c.data.split = "train"

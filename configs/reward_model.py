@@ -35,6 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.remat = "none"
   c.head_chunks = 1
   c.attention = "auto"
+  c.offload = ()  # to the host's memory
 
   c.dimensions = (
     "overall",

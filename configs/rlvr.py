@@ -19,6 +19,7 @@ from stepaudio_jax.core import recipe
 def get_config(arg: str = "") -> ConfigDict:
   arg = recipe.parse(arg, size="tiny", algorithm="ppo", smoke=False)
   tiny = arg.size == "tiny"
+  large = arg.size in _SAMPLING_TENSOR
   c = ConfigDict()
   c.stage = "rlvr"
   c.seed = 0
@@ -32,10 +33,11 @@ def get_config(arg: str = "") -> ConfigDict:
   c.epochs = 1
   c.minibatches = 1
   c.microbatches = 1
-  c.dtype = "float32"
-  c.remat = "none" if tiny else "full"
-  c.head_chunks = 1
+  c.dtype = "bfloat16" if large else "float32"
+  c.remat = "attention" if large else "none" if tiny else "full"
+  c.head_chunks = 8 if large else 1
   c.attention = "auto"
+  c.offload = ()  # "optimiser", "reference": to the host's memory
 
   c.sampling = {
     "samples": 4 if arg.smoke else 8 if tiny else 16,
@@ -86,12 +88,17 @@ def get_config(arg: str = "") -> ConfigDict:
   }
   if arg.algorithm == "ppo":
     c.critic_optim = {**c.optim.to_dict(), "lr": 5e-4 if tiny else 1e-5}
-  c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
+  data, fsdp = (1, -1) if large else (-1, 1)
+  c.mesh = {"data": data, "fsdp": fsdp, "tensor": 1, "context": 1}
+  tensor = _SAMPLING_TENSOR.get(arg.size, 1)
+  c.sampling_mesh = {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
   c.checkpoint = {"every_steps": 1 if arg.smoke else 10, "keep": 1}
   c.log = {"every_steps": 1, "prompts": 16}
   return c
 
 
+# A decoded token reads every weight: split over as many devices as there are KV heads.
+_SAMPLING_TENSOR = {"step_audio_2_mini": 4, "step_audio_r1": 8}
 _CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0, "normalisation": "sum"}
 _GAE = {"gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2}
 _PPO = {"name": "ppo", **_CLIP, **_GAE}

@@ -19,7 +19,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from stepaudio_jax.core import tree
+from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
@@ -228,6 +228,32 @@ def _ending(path: Any, known: Mapping[str, Any]) -> str | None:
   return next((end for end in ends if end in known), None)
 
 
+def offloads(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+  """What a recipe keeps in the host's memory; an unknown name lists the choices."""
+  for name in names:
+    recipe.choose("offload", name, dict.fromkeys(known))
+  return tuple(names)
+
+
+def in_host_memory(shardings: Any) -> Any:
+  """The same places, in the memory of the devices' host."""
+  return _in_memory(shardings, "pinned_host")
+
+
+def on_device(shardings: Any) -> Any:
+  """The same places, in the devices' own memory."""
+  return _in_memory(shardings, "device")
+
+
+def _in_memory(shardings: Any, kind: str) -> Any:
+  return jax.tree.map(lambda lies: lies.with_memory_kind(kind), shardings)
+
+
+def places(values: Any) -> Any:
+  """How arrays lie."""
+  return jax.tree.map(lambda value: value.sharding, values)
+
+
 def placed(value: Any, sharding: NamedSharding) -> jax.Array:
   """A host array, the same on every process, as one that lies so."""
   value = np.asarray(value)
@@ -235,13 +261,18 @@ def placed(value: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def placer(
-  mesh_: Mesh, axes: Mapping[str, Sequence[str | None]], dtypes: Mapping[str, Any]
+  mesh_: Mesh,
+  axes: Mapping[str, Sequence[str | None]],
+  dtypes: Mapping[str, Any],
+  *,
+  offload: bool = False,
 ) -> Callable[[str, np.ndarray], jax.Array]:
   """(path, host array) → the parameter on the mesh: what a checkpoint's reader calls.
 
   Args:
     axes: see `parameters`.
     dtypes: of the parts that are placed ("decoder"); others stay as they are.
+    offload: into the memory of the devices' host.
   """
 
   def place(path: str, leaf: np.ndarray) -> Any:
@@ -249,6 +280,7 @@ def placer(
     if part not in dtypes:
       return leaf
     lies = parameter(mesh_, path, leaf.shape, axes.get(path, ()))
+    lies = in_host_memory(lies) if offload else lies
     return placed(leaf.astype(dtypes[part], copy=False), lies)
 
   return place

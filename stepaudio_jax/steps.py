@@ -56,21 +56,34 @@ def finite(
 
 
 def initial_state(
-  params: Params, trained: Sequence[str], tx: optax.GradientTransformation, key: Array
+  params: Params,
+  trained: Sequence[str],
+  tx: optax.GradientTransformation,
+  key: Array,
+  *,
+  offload: bool = False,
 ) -> TrainState:
   """The state before the first step, laid out as `params` are.
 
   Args:
     params: on a mesh (sharding.placer); those of `trained` have an optimiser state.
     key: of the step's randomness.
+    offload: the optimiser's moments wait in the host's memory between steps.
   """
   ours, frozen = tree.split(params, tuple(trained))
-  places = jax.tree.map(lambda leaf: leaf.sharding, params)
+  places = sharding.places(params)
   mesh = jax.tree.leaves(places)[0].mesh
   data = jax.device_get(jax.random.key_data(key))
   abstract = jax.eval_shape(tx.init, ours)
   state = TrainState(ours, frozen, abstract, np.zeros((), np.int32), data)
   lies = sharding.state(mesh, state, places)
+  if offload:
+    far = jax.tree.map(
+      lambda leaf, near: sharding.in_host_memory(near) if leaf.ndim else near,
+      abstract,
+      lies.opt_state,
+    )
+    lies = dataclasses.replace(lies, opt_state=far)
   return dataclasses.replace(
     state,
     opt_state=jax.jit(tx.init, out_shardings=lies.opt_state)(ours),
@@ -80,9 +93,20 @@ def initial_state(
 
 
 def jitted(step: Callable, state: TrainState) -> Callable:
-  """`train_step` as a program whose new state replaces the old and lies as `state`."""
-  lies = jax.tree.map(lambda leaf: leaf.sharding, state)
-  return jax.jit(step, donate_argnums=0, out_shardings=(lies, None))
+  """`train_step` as a program whose new state replaces the old and lies as `state`.
+
+  What waits in the host's memory comes to the device within it, and goes back.
+  """
+  lies = sharding.places(state)
+  near = sharding.on_device(lies.opt_state)
+
+  def stepped(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+    if near != lies.opt_state:
+      opt_state = jax.device_put(state.opt_state, near)
+      state = dataclasses.replace(state, opt_state=opt_state)
+    return step(state, batch)
+
+  return jax.jit(stepped, donate_argnums=0, out_shardings=(lies, None))
 
 
 def train_step(

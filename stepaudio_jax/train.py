@@ -26,7 +26,7 @@ from stepaudio_jax import (
   steps,
   workdirs,
 )
-from stepaudio_jax.core import entry, processes, recipe, tree
+from stepaudio_jax.core import entry, packs, processes, recipe, tree
 from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.data import hearing, loader
 from stepaudio_jax.evals.parts.hearing import frozen_encoder
@@ -37,10 +37,10 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
-  *("head_chunks", "attention"),
+  *("head_chunks", "attention", "offload"),
   *("init", "fresh", "objective", "trainable"),
   *("total_steps", "batch_size", "microbatches"),
-  *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
+  *(f"mesh.{axis}" for axis in sharding.MESH_AXES),
   *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps"),
   *("data.split", "data.cache", "data.max_clip_s"),
   *(f"optim.{name}" for name in optim.KEYS),
@@ -64,7 +64,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
   params = initial_params(c, model.size, tokenizer, init_key, mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
-  state = steps.initial_state(params, c.trainable, tx, step_key)
+  offload = sharding.offloads(c.offload, ("optimiser",))
+  state = steps.initial_state(
+    params, c.trainable, tx, step_key, offload="optimiser" in offload
+  )
   del params  # the state's, which the first step overwrites
   counts = [f"{tree.parameter_count(p):,}" for p in (state.params, state.frozen)]
   logs.say(f"{counts[0]} trained, {counts[1]} frozen parameters")
@@ -113,7 +116,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       step_s = time.perf_counter() - clock
       if step % c.log.every_steps == 0 or step == c.total_steps:
         times = {"time/step_s": step_s, "time/data_s": data_s, "time/save_s": save_s}
-        metrics.write(step, values | times | {"data/skipped": len(feed.skipped)})
+        told = packs.padding(batch) | {"data/skipped": len(feed.skipped)}
+        metrics.write(step, values | times | told)
         save_s = 0.0
       leaving = notice.given(step)
       if leaving or saved.due(step, c.total_steps):

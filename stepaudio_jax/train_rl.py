@@ -32,7 +32,7 @@ from stepaudio_jax import (
   steps,
   workdirs,
 )
-from stepaudio_jax.core import entry, processes, recipe
+from stepaudio_jax.core import entry, packs, processes, recipe
 from stepaudio_jax.core.types import Experience, Params, TrainState
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
@@ -47,12 +47,16 @@ from stepaudio_jax.text.tokenizer import Tokenizer
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
-  *("head_chunks", "attention"),
+  *("head_chunks", "attention", "offload"),
   *("init", "reference", "reward_model"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
-  *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.context"),
+  *(
+    f"{name}.{axis}"
+    for name in ("mesh", "sampling_mesh")
+    for axis in sharding.MESH_AXES
+  ),
   *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.prompts"),
   *("heldout.split", "heldout.prompts", "heldout.samples", "heldout.batch_size"),
   "heldout.every_steps",
@@ -62,6 +66,7 @@ _KEYS = (
 )
 _FREE = ("data.mix.", "data.options.", "rewards.")
 _SPEAKING = ("adaptor", "decoder")
+OFFLOADS = ("optimiser", "reference")
 KL_PLACES = ("loss", "reward")
 AGGREGATIONS = ("token_mean", "sequence_mean_token_mean")
 
@@ -74,9 +79,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.check_workdir(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
-  mesh = sharding.mesh(c.mesh)
+  mesh, drawing_mesh = sharding.mesh(c.mesh), sharding.mesh(c.sampling_mesh)
+  sharding.rows(c.prompts_per_step, 1, drawing_mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
-  sharding.rows(c.heldout.batch_size, 1, mesh)
+  for each in (mesh, drawing_mesh):
+    sharding.rows(c.heldout.batch_size, 1, each)
   size = origins.start_size(c.size, c.init)
   model = sharding.model(c, size, mesh)
   algorithm = rl.load(c.algorithm.name)
@@ -92,7 +99,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   state = initial_state(c, loaded, tx, algorithm)
   encoder = sharding.gathered(loaded["encoder"])
   del loaded  # the state's, which the first step overwrites
-  place = sharding.placer(mesh, axes, dict.fromkeys(_SPEAKING, c.dtype))
+  place = sharding.placer(
+    mesh, axes, dict.fromkeys(_SPEAKING, c.dtype), offload="reference" in c.offload
+  )
   reference = _speaking(origins.load_params(sources["reference"], place=place))
 
   # ─── Prompts, rewards ─────────────────────────────────────────────────────────────
@@ -105,7 +114,15 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
   scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
-  player = functools.partial(Actor, model, tokenizer, scorer, reference, mesh)
+  player = functools.partial(
+    Actor,
+    model,
+    tokenizer,
+    scorer,
+    reference,
+    mesh,
+    drawing_mesh=drawing_mesh,
+  )
   actor = player(
     Sampling(**c.sampling), packing(c, mesh, c.minibatches * c.microbatches)
   )
@@ -158,6 +175,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       whole = actor.whole(learned)
       values |= summary.summary(whole, c.sampling.samples)
       values |= {"data/skipped": len(feed.skipped)}
+      values |= packs.padding(played.replies)
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
@@ -237,7 +255,8 @@ def initial_state(
     # Its own copy: a step overwrites both.
     params["critic"] = {**jax.tree.map(jnp.copy, _speaking(loaded)), "value": value}
   trained = [part for part in params if part != "encoder"]
-  return steps.initial_state(params, trained, tx, key)
+  offload = "optimiser" in sharding.offloads(c.offload, OFFLOADS)
+  return steps.initial_state(params, trained, tx, key, offload=offload)
 
 
 def _speaking(params: Params) -> Params:

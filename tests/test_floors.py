@@ -12,8 +12,8 @@ FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
   {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
-  | {"workdirs", "hf", "logs", "pricing", "preemption"},
-  {"steps", "origins", "evals", "rollout"},
+  | {"workdirs", "hf", "logs", "pricing"},
+  {"steps", "origins", "evals", "rollout", "preemption"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

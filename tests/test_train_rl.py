@@ -103,6 +103,18 @@ def test_sigterm_saves_after_the_step(world, finished, tmp_path, monkeypatch, ca
   assert tree.content_hash(ours) == tree.content_hash(theirs)
 
 
+def test_packed_replies_train_the_same_policy(world, finished, tmp_path):
+  """Up to rounding: sums are taken in another order."""
+  c = preferred(world)
+  c.data.pack = True
+  folder = train_rl.run(c, tmp_path / "run")
+  for ours, theirs in zip(rows(folder), rows(finished), strict=True):
+    assert ours["train/loss"] == pytest.approx(theirs["train/loss"], abs=1e-5)
+    assert ours["train/kl_k3"] == pytest.approx(theirs["train/kl_k3"], abs=1e-5)
+    entropy = theirs["train/entropy"]
+    assert ours["train/entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
 def test_a_start_that_goes_on_training_does_not_move_the_reference(
   world, finished, tmp_path
 ):

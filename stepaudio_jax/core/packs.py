@@ -5,7 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stepaudio_jax.core.types import Array, PackedReplies, Replies
+from stepaudio_jax.core.types import (
+  Array,
+  Batch,
+  Comparisons,
+  PackedReplies,
+  Replies,
+)
 
 
 def merged(values: Any) -> Any:
@@ -40,3 +46,21 @@ def leading(replies: Replies | PackedReplies) -> tuple[int, ...]:
   """(B, Q) or (P, B, Q): the axes of what belongs to a reply."""
   packed = isinstance(replies, PackedReplies)
   return (replies.count_PBQ if packed else replies.count_BQ).shape
+
+
+def padding(batch: Any) -> dict[str, float]:
+  """{"data/padding": share of text slots that hold no token}, of what has slots.
+
+  Prompts and replies of `Replies` lie apart, and both count.
+  """
+  if isinstance(batch, Comparisons):
+    batch = batch.replies
+  if isinstance(batch, Replies):
+    used = [(batch.prompts.segment_BT > 0).sum(), batch.count_BQ.sum()]
+    slots = batch.prompts.segment_BT.size + batch.token_BQT.size
+  elif isinstance(batch, PackedReplies | Batch):
+    rows = batch.batch if isinstance(batch, PackedReplies) else batch
+    used, slots = [(rows.segment_BT > 0).sum()], rows.segment_BT.size
+  else:
+    return {}
+  return {"data/padding": 1.0 - float(sum(map(int, used))) / slots}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from stepaudio_jax.core.types import (
   Rollout,
 )
 from stepaudio_jax.data import packing
+from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout import said as said_lib
 from stepaudio_jax.rollout.said import Said
@@ -79,6 +80,8 @@ class Actor:
     scorer: of the replies' texts.
     reference: {"adaptor", "decoder"} on the device.
     packing: None: replies are measured beside each other, behind one prompt.
+    drawing_mesh: of sampling; None is that of training. Decoding reads every weight for
+      each token, so it wants them whole on few devices, and in the model's type.
   """
 
   def __init__(
@@ -90,13 +93,17 @@ class Actor:
     mesh: jax.sharding.Mesh,
     sampling_: Sampling,
     packing_: Packing | None = None,
+    drawing_mesh: jax.sharding.Mesh | None = None,
   ):
-    self._packing = packing_
+    self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
     self._model, self._tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
     self._measured = jax.jit(functools.partial(policy.measured, **known))
-    self._logprobs = jax.jit(functools.partial(policy.logprobs, **known))
+    self._logprobs = jax.jit(_from_host(reference, known))
+    self._cast = jax.jit(
+      functools.partial(jax.tree.map, lambda leaf: leaf.astype(model.dtype))
+    )
     self._values = jax.jit(functools.partial(policy.values, model=model))
 
   def play(
@@ -152,19 +159,30 @@ class Actor:
     )
 
   def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
-    special = self._tokenizer.special
-    rollout = sampling.sample(
-      {part: params[part] for part in _PARTS},
-      sharding.put(prompts, self._mesh),
-      rng,
-      model=self._model,
-      max_new_tokens=self._sampling.max_new_tokens,
-      stop_ids=special.stop,
-      pad_id=special.pad,
-      temperature=self._sampling.temperature,
-      copies=self._sampling.samples,
-    )
-    return sharding.own(rollout, self._mesh)
+    special, mesh = self._tokenizer.special, self._drawing_mesh
+    with sharding.over(mesh):
+      rollout = sampling.sample(
+        self._drawn_from({part: params[part] for part in _PARTS}),
+        sharding.put(prompts, mesh),
+        rng,
+        model=self._model,
+        max_new_tokens=self._sampling.max_new_tokens,
+        stop_ids=special.stop,
+        pad_id=special.pad,
+        temperature=self._sampling.temperature,
+        copies=self._sampling.samples,
+      )
+    return sharding.own(rollout, mesh)
+
+  def _drawn_from(self, params: Params) -> Params:
+    """The policy in the model's type, on the mesh of sampling."""
+    if self._model.dtype != jnp.float32:
+      params = self._cast(params)
+    if self._drawing_mesh == self._mesh:
+      return params
+    axes = step_audio.axis_names(self._model.size)
+    lies = sharding.parameters(self._drawing_mesh, axes, params)
+    return jax.device_put(params, lies)
 
   def _experience(
     self,
@@ -197,6 +215,18 @@ class Actor:
       self._tokenizer.special.pad,
       agreed=processes.largest,
     )
+
+
+def _from_host(reference: Params, known: Mapping[str, Any]) -> Callable:
+  """policy.logprobs of a reference that may wait in the host's memory."""
+  lies = sharding.places(reference)
+
+  def logprobs(params: Params, replies: Replies | PackedReplies) -> Array:
+    if lies != sharding.on_device(lies):
+      params = jax.device_put(params, sharding.on_device(lies))
+    return policy.logprobs(params, replies, **known)
+
+  return logprobs
 
 
 @jax.jit
