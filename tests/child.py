@@ -4,7 +4,7 @@
 WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
 for these lines.
 With PAUSE="<phase> <n>" in the environment the thread that does the work stops there;
-with DIE="<process> <phase> <n>" that process of several kills itself there, with TERM
+with DIE="<process> <phase> <n>" that process of several kills itself there, with LEAVE
 it is told to leave.
 """
 
@@ -124,7 +124,7 @@ class Teller:
   def tell(self, phase: str) -> None:
     self._counts[phase] = self._counts.get(phase, 0) + 1
     line = f"{phase} {self._counts[phase]}"
-    for name, number in {"DIE": signal.SIGKILL, "TERM": signal.SIGTERM}.items():
+    for name, number in {"DIE": signal.SIGKILL, "LEAVE": signal.SIGTERM}.items():
       if os.environ.get(name) == f"{jax.process_index()} {line}":
         os.kill(os.getpid(), number)
     if processes.first():

@@ -104,7 +104,7 @@ def test_rlhf_in_two_processes_is_that_of_one_and_survives_a_death(world, tmp_pa
 @pytest.mark.slow
 def test_sigterm_at_one_process_ends_all_after_the_same_step(world, tmp_path):
   run, whole = tmp_path / "run", tmp_path / "whole"
-  done = launched(2, 2, "sft", world, run, TERM="1 update 2")
+  done = launched(2, 2, "sft", world, run, LEAVE="1 update 2")
   assert done.returncode == 0, done.stderr
   (step,) = re.findall(r"run is saved after step (\d); the same command", done.stderr)
   assert [row["step"] for row in kill.rows(run, "metrics")][-1] == int(step) < 4
