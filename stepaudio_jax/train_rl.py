@@ -172,15 +172,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       played = actor.play(state.params, prompts, processes.part(asked), rng)
       learned = dataclasses.replace(played, experience=advantages(played.experience))
       state, values = update(state, learned, step, ids)
-      whole = actor.whole(learned)
-      values |= summary.summary(whole, c.sampling.samples)
+      values |= summary.summary(actor.whole(played), c.sampling.samples)
       values |= {"data/skipped": len(feed.skipped)}
       values |= packs.padding(played.replies)
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        samples.write(summary.rows(step, asked, whole, c.log.prompts))
+        samples.write(summary.rows(step, asked, actor.whole(learned), c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)

@@ -144,18 +144,16 @@ class Actor:
     if jax.process_count() == 1:
       return played
     seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
-    rollout, (experience, entropy_BT) = processes.gathered((played.rollout, seen))
+    told = (played.scores.reward_BC, played.scores.weight_BC)
+    rollout, told, seen = processes.gathered((played.rollout, told, seen))
+    scores = dataclasses.replace(played.scores, reward_BC=told[0], weight_BC=told[1])
     return dataclasses.replace(
       played,
       rollout=rollout,
       texts=said_lib.said(rollout, self._tokenizer),
-      scores=dataclasses.replace(
-        played.scores,
-        reward_BC=experience.reward_BC,
-        weight_BC=experience.weight_BC,
-      ),
-      experience=experience,
-      entropy_BT=entropy_BT,
+      scores=scores,
+      experience=seen[0],
+      entropy_BT=seen[1],
     )
 
   def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
