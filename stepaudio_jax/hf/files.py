@@ -98,12 +98,8 @@ def _audio_encoder_config(size: Size) -> dict[str, Any]:
 
 
 def generation_config(special: Special) -> dict[str, Any]:
-  """Ends on <|endoftext|>, <|im_end|> (if there is one) and <|EOT|>."""
-  ends = (special.eos, special.im_end, special.eot)
-  return {
-    "eos_token_id": [token for token in ends if token is not None],
-    "pad_token_id": special.pad,
-  }
+  """Ends where our own sampler does; ids in ascending order, as published."""
+  return {"eos_token_id": sorted(special.stop), "pad_token_id": special.pad}
 
 
 def preprocessor_config() -> dict[str, Any]:

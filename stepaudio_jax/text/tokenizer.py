@@ -64,9 +64,9 @@ class Special:
     return self.eos
 
   @property
-  def stop(self) -> tuple[int, int]:
-    """Generation ends on either."""
-    return (self.eot, self.eos)
+  def stop(self) -> tuple[int, ...]:
+    """Generation ends on any, here and where an export is loaded."""
+    return (self.eot, self.eos, *(() if self.im_end is None else (self.im_end,)))
 
 
 @dataclasses.dataclass(frozen=True)

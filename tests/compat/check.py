@@ -152,6 +152,33 @@ def greedy_with_a_static_cache_is_ours(case):
   assert got == case.expected["greedy"]
 
 
+def a_sampled_patch_is_a_token_as_any_other(case):
+  """With a cache, without one and in a plain forward pass; beams live through it."""
+  length, patch = case.inputs["input_ids"].shape[1], case.expected["patch"]
+
+  def force(ids, scores):
+    """Patches as the first, the second and the fourth token of every reply."""
+    if ids.shape[1] - length in (0, 1, 3):
+      scores = torch.full_like(scores, -1e9)
+      scores[:, patch] = 0
+    return scores
+
+  settings = {"logits_processor": transformers.LogitsProcessorList([force])}
+  replies = new_tokens(case, **settings)
+  assert all(row[i] == patch for row in replies for i in (0, 1, 3)), replies
+  assert new_tokens(case, use_cache=False, **settings) == replies
+  new_tokens(case, num_beams=2, **settings)
+  ids = torch.cat([case.inputs["input_ids"], torch.tensor(replies)], dim=1)
+  mask = torch.cat([case.inputs["attention_mask"], torch.ones_like(ids[:, length:])], 1)
+  whole = {**case.inputs, "input_ids": ids, "attention_mask": mask}
+  logits = case.model(**whole, sampled=len(replies[0])).logits
+  free = [i for i in range(len(replies[0])) if i not in (0, 1, 3)]
+  for row, reply in enumerate(replies):
+    for i in free:
+      assert logits[row, length + i - 1].argmax() == reply[i], (row, i)
+  assert_error("8 clips but 16 runs", lambda: case.model(**whole))
+
+
 def every_clip_reaches_the_first_step(case):
   """The decoder's first input holds all features, in order, at the patches."""
   steps, encoded = [], []
@@ -319,6 +346,7 @@ CHECKS = (
   greedy_without_a_cache_is_ours,
   greedy_with_a_cache_made_before_is_ours,
   greedy_with_a_static_cache_is_ours,
+  a_sampled_patch_is_a_token_as_any_other,
   every_clip_reaches_the_first_step,
   other_audio_gives_other_logits,
   several_samples_hear_their_own_clips,

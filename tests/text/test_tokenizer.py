@@ -1,5 +1,6 @@
 """Text ↔ ids: names, round trips, what a person may type, files in and out."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -72,8 +73,10 @@ def test_names_get_the_ids_the_file_gives_them(tiny, engine):
   for field, name in tokenizer_lib.SPECIAL_NAMES.items():
     assert getattr(tiny.special, field) == engine.token_to_id(name) is not None
   assert tiny.special.pad == engine.token_to_id("<|endoftext|>")
-  eot_eos = (engine.token_to_id("<|EOT|>"), engine.token_to_id("<|endoftext|>"))
-  assert tiny.special.stop == eot_eos
+  ends = [*map(engine.token_to_id, ("<|EOT|>", "<|endoftext|>", "<|im_end|>"))]
+  assert [*tiny.special.stop] == ends
+  without = dataclasses.replace(tiny.special, im_end=None)
+  assert [*without.stop] == ends[:2]
 
 
 def test_tiny_fills_the_tiny_models_vocabulary_exactly(tiny):

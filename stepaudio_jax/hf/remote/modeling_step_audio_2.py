@@ -166,6 +166,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     labels=None,
     use_cache=None,
     logits_to_keep=0,
+    sampled=0,
     return_dict=True,
     **kwargs,
   ):
@@ -180,11 +181,15 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
       position_ids: may be left out in padded rows too, since RoPE is relative.
       labels: [B, T], −100 where nothing is predicted; the shift happens here.
       logits_to_keep: only so many last positions (0: all).
+      sampled: so many of the last input_ids are the model's own, where a patch id is a
+        (strange) token as any other; generate() counts them.
     """
     if (input_ids is None) == (inputs_embeds is None):
       raise ValueError("give input_ids or inputs_embeds, one of the two")
     if inputs_embeds is None:
-      inputs_embeds = self._embed(input_ids, wavs, wav_lens, _seen(past_key_values))
+      # A step of one token with a cache before it is a sampled one, whoever calls.
+      step = input_ids.shape[1] == 1 and wavs is None and _seen(past_key_values) > 0
+      inputs_embeds = self._embed(input_ids, wavs, wav_lens, 1 if step else sampled)
     elif wavs is not None:
       raise ValueError("wavs need input_ids: inputs_embeds hide where the audio goes")
     outputs = self.model(
@@ -208,7 +213,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     return out if return_dict else out.to_tuple()
 
   def prepare_inputs_for_generation(
-    self, input_ids, past_key_values=None, wavs=None, wav_lens=None, **kwargs
+    self, input_ids, past_key_values=None, wavs=None, wav_lens=None, sampled=0, **kwargs
   ):
     """The stock inputs, and the clips in the step that carries the prompt.
 
@@ -229,7 +234,20 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     if first:
       _check_padding(kwargs.get("attention_mask"))
       inputs["wavs"], inputs["wav_lens"] = wavs, wav_lens
+    if sampled:
+      # No more than are in this step, so that it is one number for a compiled step.
+      ids = inputs.get("input_ids")
+      inputs["sampled"] = sampled if ids is None else min(sampled, ids.shape[1])
     return inputs
+
+  def _update_model_kwargs_for_generation(
+    self, outputs, model_kwargs, *args, num_new_tokens=1, **kwargs
+  ):
+    """Counts the tokens that are no longer the prompt's."""
+    updated = super()._update_model_kwargs_for_generation(
+      outputs, model_kwargs, *args, num_new_tokens=num_new_tokens, **kwargs
+    )
+    return {**updated, "sampled": updated.get("sampled", 0) + num_new_tokens}
 
   def _expand_inputs_for_generation(
     self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs
@@ -250,12 +268,12 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     )
     return input_ids, {**model_kwargs, "wavs": wavs, "wav_lens": wav_lens}
 
-  def _embed(self, input_ids, wavs, wav_lens, seen):
+  def _embed(self, input_ids, wavs, wav_lens, sampled):
     embeds = self.model.embed_tokens(input_ids)
-    runs = self._patch_runs(input_ids)
+    given = input_ids.shape[1] - sampled
+    runs = self._patch_runs(input_ids[:, :given])
     if wavs is None:
-      # One patch id alone, after the prompt, is a (strange) sampled token.
-      if any(runs) and (seen == 0 or input_ids.shape[1] > 1):
+      if any(runs):
         raise ValueError(
           f"input_ids hold audio patches in runs of {runs} (by row) but wavs is None"
         )
@@ -263,6 +281,7 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
     self._check_runs(runs, wav_lens)
     features = self.audio_features(wavs, wav_lens).to(embeds)
     patches = input_ids == self.config.audio_patch_id
+    patches[:, given:] = False
     return embeds.masked_scatter(patches[..., None], features)
 
   def _patch_runs(self, input_ids):
