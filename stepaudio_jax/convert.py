@@ -105,10 +105,14 @@ def export_(
   shard_gb: float = 5.0,
   tokenizer: epath.PathLike | None = None,
   name: str = "",
-  license_: str = "other",
+  license_: str = "",
   languages: Sequence[str] = ("en",),
 ) -> None:
   """Writes a Hugging Face directory of a run's newest step, or of one of its steps.
+
+  Args:
+    license_: of the weights, by its name on the Hub; "" names none, since only a person
+      knows what the weights that these come from allow.
 
   Raises:
     FileExistsError: there is something at `to`.
@@ -257,7 +261,7 @@ def _export_flags(out: argparse.ArgumentParser) -> None:
   add("--shard-gb", type=float, default=5.0, metavar="GB", help="of a file; else 5")
   add("--tokenizer", metavar="DIR", help="another than the checkpoint's own")
   add("--name", default="", help="on the model card; else the folder's")
-  add("--license", default="other", dest="license_", help="on the card; else other")
+  add("--license", default="", dest="license_", help="on the card; else none is named")
   add(
     "--language",
     nargs="+",

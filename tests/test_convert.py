@@ -165,6 +165,7 @@ def test_an_export_of_a_run_says_what_the_run_was(imported, tmp_path):
   assert card.startswith("---\nlicense: mit\nlanguage:\n- en\n- zh\n")
   assert "# Our model\n" in card
   assert "the weights of hf (Step-Audio)." in card
+  assert "Of the weights: mit.\n" in card
   assert str(imported.parent) not in card.split("## How it was made")[0]
   assert len(list(out.glob("*.safetensors"))) == 3  # of 1.34 MB
   arrays = directories.read(out)

@@ -49,10 +49,16 @@ def _summary(manifest: dict[str, Any], config: dict[str, Any]) -> str:
     return f"{about}: the weights of {sources}{note}."
   if "stage" not in config:
     return f"{about}."
-  init = f", from {config['init']}" if config.get("init") else ""
+  init = f", from {_here(config['init'])}" if config.get("init") else ""
   steps = f"{config['total_steps']:,} steps of {config['stage']}"
   code = f" Code at commit {manifest['commit']}." if "commit" in manifest else ""
   return f"{about}: {steps}{init}.{code}"
+
+
+def _here(value: Any) -> Any:
+  """What a path on this machine is called; anything else as it is."""
+  absolute = isinstance(value, str) and pathlib.PurePath(value).is_absolute()
+  return pathlib.PurePath(value).name if absolute else value
 
 
 def _source(row: dict[str, str]) -> str:
@@ -75,7 +81,7 @@ def _data(manifest: dict[str, Any], config: dict[str, Any]) -> str:
     options = {
       k.removeprefix(begin): v for k, v in config.items() if k.startswith(begin)
     }
-    said = ", ".join(f"{key} `{value}`" for key, value in options.items())
+    said = ", ".join(f"{key} `{_here(value)}`" for key, value in options.items())
     rows.append(f"* `{data}`, weight {weight}" + (f": {said}" if said else ""))
   return "\n".join(rows)
 

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from stepaudio_jax.hf import card as card_lib
 from stepaudio_jax.hf import export as export_lib
 from stepaudio_jax.hf import files, table
 from stepaudio_jax.models import sizes
@@ -158,6 +159,31 @@ def test_card(folder, tokenizer):
   assert "| pitch | 0.96 |" in text
   assert f"`<|BOT|>` {tokenizer.special.bot}," in text
   assert "{" not in text.replace('{"', "").replace('[{"', "")
+
+
+def test_a_card_without_a_licence_says_so(tokenizer):
+  card, special = {**exports.CARD, "license": ""}, tokenizer.special
+  text = files.model_card(card, exports.SIZE, special, 1)
+  assert text.startswith("---\nlanguage:\n- en\n- zh\nlibrary_name: transformers\n")
+  assert "None has been named for these weights." in text
+  assert "license" not in text
+
+
+def test_a_card_names_no_place_on_this_machine(tmp_path):
+  """Of a training run: where it started and what it read, by their names alone."""
+  config = {
+    "stage": "sft",
+    "total_steps": 1200,
+    "init": "/home/ann/runs/start",
+    "data.mix.dialogue": 1.0,
+    "data.options.dialogue.path": "/home/ann/talks.jsonl",
+    "data.options.dialogue.split": "train",
+  }
+  (tmp_path / "config.json").write_text(json.dumps({"config": config}))
+  made = card_lib.of_run(tmp_path, "3", name="x", license_="", languages=["en"])
+  assert made["summary"].endswith("1,200 steps of sft, from start.")
+  said = "* `dialogue`, weight 1.0: path `talks.jsonl`, split `train`"
+  assert made["data"] == said
 
 
 def test_existing_target_is_left_alone(tmp_path, params, tokenizer):
