@@ -181,7 +181,10 @@ def _text(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     found["head_width"] = found["width"] // found["heads"]
   _divide(found, "heads", "kv_heads", problems)
   _divide(found, "width", "heads", problems)
-  rope = config.get("rope_parameters") or {}
+  rope = config.get("rope_parameters")
+  if rope is not None and not isinstance(rope, dict):
+    problems.append(f"config: rope_parameters is {rope!r}, no object")
+  rope = rope if isinstance(rope, dict) else {}
   if rope.get("rope_type", "default") != "default":
     problems.append(f"config: rope_type {rope['rope_type']!r} is not 'default'")
   theta = config.get("rope_theta", rope.get("rope_theta"))
@@ -189,7 +192,8 @@ def _text(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     ("norm_eps", "rms_norm_eps", config.get("rms_norm_eps")),
     ("rope_theta", "rope_theta", theta),
   ):
-    if type(value) not in (int, float) or value <= 0:
+    # JSON as Python reads it knows NaN, Infinity and integers beyond any float.
+    if type(value) not in (int, float) or not 0 < value < 1e30:
       problems.append(f"config: {name} is {_said(value)}, not a positive number")
     else:
       found[field] = float(value)

@@ -97,6 +97,9 @@ def test_all_problems_are_told_at_once_and_nothing_is_left(source, tmp_path, cap
   ("changes", "message"),
   [
     ({"rms_norm_eps": 0}, "rms_norm_eps is 0, not a positive number"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan, not a positive number"),
+    ({"rope_theta": 10**400}, "rope_theta is 1000"),
+    ({"rope_parameters": [1]}, "rope_parameters is [1], no object"),
     ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is {'type': 'yarn'}; only None"),
     ({"num_attention_groups": 3}, "'num_attention_groups': 3} contradict each other"),
     ({"hidden_size": "96"}, "hidden_size is '96', not a natural number"),
