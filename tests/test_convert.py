@@ -17,7 +17,9 @@ from stepaudio_jax import (
   train_rl,
   workdirs,
 )
+from stepaudio_jax.checkpoint import Checkpoints
 from stepaudio_jax.core import storage, tree
+from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.hf import hub
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -257,3 +259,24 @@ def test_the_hub_is_asked_for_what_is_read(monkeypatch, tmp_path):
   assert (asked["repository"], asked["revision"]) == ("a/b", "v1")
   assert not [p for p in asked["allow_patterns"] if "bin" in p or p == "*"]
   assert hub.local("a/b").parts == ("a", "b")  # a folder here
+
+
+def test_both_roads_out_of_a_checkpoint_are_one(imported, tmp_path, capsys):
+  """A training run's arrays share a store, an import's lie in files of their own."""
+  params = workdirs.load_params(imported, keep_dtype=True)
+  saved = Checkpoints(tmp_path / "run", every_steps=1, keep=1)
+  zero = np.zeros((), np.int32)
+  saved.save(0, TrainState(params, {}, (), zero, np.zeros(2, np.uint32)), {})
+  saved.close()
+  size, tokenizer = workdirs.load_size(imported), workdirs.load_tokenizer(imported)
+  workdirs.describe(tmp_path / "run", size, tokenizer)
+  exports_of = {}
+  for source in (imported, tmp_path / "run"):
+    out = tmp_path / f"out-{source.name}"
+    capsys.readouterr()
+    convert.export_(source, out, name="x", shard_gb=0.0005)
+    road = capsys.readouterr().err.strip().split("parameters are read ")[1]
+    paths = [path for path in out.iterdir() if path.name != "README.md"]
+    exports_of[road.split()[0]] = {path.name: path.read_bytes() for path in paths}
+  assert exports_of["file"] == exports_of["through"]
+  assert len([name for name in exports_of["file"] if "model-" in name]) == 3
