@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from stepaudio_jax import steps
+from stepaudio_jax import sharding, steps
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import SpeechBatch, TrainState
 from stepaudio_jax.models import hear, step_audio
@@ -154,3 +154,24 @@ def test_hearing_learns_and_reports_each_attribute(params):
     first = first if first is not None else float(metrics["loss"])
   assert float(metrics["loss"]) < 0.2 * first
   assert float(metrics["accuracy_pitch"]) == 1.0
+
+
+def test_moments_that_wait_in_the_hosts_memory_change_nothing(params):
+  mesh = sharding.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
+  dtypes = dict.fromkeys(step_audio.PARTS, np.float32)
+  place = sharding.placer(mesh, step_audio.axis_names(small.SIZE), dtypes)
+  tx, batch = optax.adamw(1e-2), small.dialogue_batch()
+  ends = []
+  for offload in (False, True):
+    on_mesh = tree.nested((p, place(p, x)) for p, x in tree.named_leaves(params))
+    state = steps.initial_state(
+      on_mesh, ("adaptor", "decoder"), tx, jax.random.key(0), offload=offload
+    )
+    one = functools.partial(steps.train_step, loss_fn=LOSS, tx=tx, microbatches=1)
+    step = steps.jitted(one, state)
+    for _ in range(2):
+      state, _ = step(state, batch)
+    kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state) if x.ndim}
+    assert kinds == {"pinned_host" if offload else "device"}
+    ends.append(tree.content_hash(state.params))
+  assert ends[0] == ends[1]

@@ -115,6 +115,25 @@ def test_packed_replies_train_the_same_policy(world, finished, tmp_path):
     assert ours["train/entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
+def test_what_waits_in_the_hosts_memory_changes_nothing(
+  world, finished, tmp_path, monkeypatch
+):
+  kinds = set()
+  jitted = steps.jitted
+
+  def noted(step, state):
+    kinds.update(leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state))
+    return jitted(step, state)
+
+  monkeypatch.setattr(steps, "jitted", noted)
+  for total in (1, 3):  # the second run restores
+    c = preferred(world, total)
+    c.offload = ("optimiser", "reference")
+    train_rl.run(c, tmp_path / "run")
+  assert "pinned_host" in kinds
+  assert rows(tmp_path / "run") == rows(finished)
+
+
 def test_a_start_that_goes_on_training_does_not_move_the_reference(
   world, finished, tmp_path
 ):
