@@ -19,6 +19,7 @@ from stepaudio_jax.core import checksum, files, processes, seal, storage
 from stepaudio_jax.core.types import TrainState
 
 _WRITING = ".orbax-checkpoint-tmp"  # what orbax adds to a name until all is written
+_COMMITTED = "commit_success.txt"  # orbax's last file
 _LEAVING = ".leaving"  # ours, while an old one is deleted
 _DAMAGED = ".damaged"
 _LONGEST = 300  # letters of another's error that are shown
@@ -45,13 +46,13 @@ class Checkpoints:
     if every_steps < 1 or keep < 1:
       raise ValueError(f"every_steps={every_steps} and keep={keep} must be at least 1")
     self.every_steps, self._workdir, self._keep = every_steps, workdir, keep
-    self._folder = epath.Path(workdir).resolve() / storage.FOLDER
+    self._folder = files.absolute(workdir) / storage.FOLDER
     self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
     self._writing: tuple[int, Future] | None = None
     if processes.first():
       self._folder.mkdir(parents=True, exist_ok=True)
-      for path in self._folder.iterdir():
-        if path.name.endswith((_WRITING, _LEAVING)):  # a killed run's
+      for path in self._entries():
+        if _is_half(path):  # a killed run's
           path.rmtree()
     processes.barrier("checkpoints are in order")
 
@@ -144,17 +145,18 @@ class Checkpoints:
       self._pool.shutdown()
 
   def _steps(self) -> list[int]:
-    return [int(p.name) for p in self._folder.iterdir() if p.name.isdigit()]
+    return [int(p.name) for p in self._entries() if p.name.isdigit()]
+
+  def _entries(self) -> list[epath.Path]:
+    """None in a bucket, where what is empty is not there."""
+    return [*self._folder.iterdir()] if self._folder.exists() else []
 
   def _finish(self, step: int, response: ocp.AsyncResponse[None]) -> None:
     response.result()
     if processes.first():
       seal.seal(self._folder / str(step))
       for old in sorted(self._steps())[: -self._keep]:
-        # Half of an old one must not look like a whole one after a kill.
-        leaving = self._folder / f"{old}{_LEAVING}"
-        (self._folder / str(old)).rename(leaving)
-        leaving.rmtree()
+        _remove(self._folder / str(old))
 
   def _not_saved(self, step: int, error: Exception) -> NotSaved:
     if processes.first():  # a disk that is full needs the room
@@ -173,7 +175,7 @@ class Checkpoints:
       Damaged: saying what is wrong.
     """
     folder = self._folder / str(step)
-    _agree(_fault(folder))
+    _agree(seal.fault(folder))
     loaded, meta, fault = None, {}, ""
     try:
       loaded = _load(folder, _as_tree(like))
@@ -198,7 +200,7 @@ class Checkpoints:
       used,
     )
     if processes.first():
-      path, names = self._folder / str(step), {p.name for p in self._folder.iterdir()}
+      path, names = self._folder / str(step), {p.name for p in self._entries()}
       free = (f"{step}{_DAMAGED}" + (f".{n}" if n else "") for n in range(len(names)))
       path.rename(self._folder / next(name for name in free if name not in names))
 
@@ -217,11 +219,21 @@ def _load(folder: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
     return ocp.load_checkpointables(folder, {storage.STATE: like})[storage.STATE]
 
 
-def _fault(folder: epath.Path) -> str:
+def _is_half(path: epath.Path) -> bool:
+  """Whether a kill left it while it was written or deleted."""
+  if not files.is_remote(path):
+    return path.name.endswith((_WRITING, _LEAVING))
   # In a bucket nothing is renamed: a last file says that all others are there.
-  if files.is_remote(folder) and not (folder / "commit_success.txt").exists():
-    return "it was not written to the end"
-  return seal.fault(folder)
+  return path.name.isdigit() and not (path / _COMMITTED).exists()
+
+
+def _remove(folder: epath.Path) -> None:
+  """Deletes an old one; half of it must not look like a whole one after a kill."""
+  if files.is_remote(folder):
+    (folder / _COMMITTED).unlink(missing_ok=True)
+  else:
+    folder = folder.rename(folder.with_name(folder.name + _LEAVING))
+  folder.rmtree()
 
 
 def _agree(fault: str) -> None:

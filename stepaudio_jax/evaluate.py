@@ -70,13 +70,13 @@ def run(
   options = {name: _options(name, module, given) for name, module in modules.items()}
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
-  data_folder = epath.Path(data).resolve()
+  data_folder = files.absolute(data)
   if not data_folder.is_dir():
     raise ValueError(f"there is no folder {data_folder} with the benchmarks' data")
   step_folder = storage.step_folder(checkpoint)
   workdir = step_folder.parent.parent
   entry.compilation_cache(workdir / "xla_cache")
-  out = epath.Path(out or workdir / "evaluation" / step_folder.name).resolve()
+  out = files.absolute(out or workdir / "evaluation" / step_folder.name)
   summaries = {}
   for name, module in modules.items():
     model = module.load(step_folder)

@@ -209,7 +209,7 @@ def _loaded(folder: epath.PathLike, options: Options) -> workdirs.Model:
 
 
 def _dialogue(audio: Sequence[epath.PathLike], prompt: str, system: str) -> Dialogue:
-  paths = [str(epath.Path(path).resolve()) for path in audio]
+  paths = [str(files.absolute(path)) for path in audio]
   blocks = [{"type": "audio", "path": path} for path in paths]
   blocks += [{"type": "text", "text": prompt}] if prompt else []
   if not blocks:

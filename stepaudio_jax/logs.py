@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
@@ -29,8 +30,14 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 _OF_THE_BITS = ("packages", "devices", "device_count", "process_count", "visible_cores")
 
 
+# In a bucket a journal is written anew, whole.
+_REWRITE_S = 30.0
+
+
 class Metrics:
   """metrics.jsonl and TensorBoard events, one object a step; the first process's.
+
+  In a bucket there are no events: they are files that grow.
 
   Args:
     workdir: the run's folder.
@@ -45,7 +52,7 @@ class Metrics:
     path = epath.Path(workdir) / "metrics.jsonl"
     self._journal = Journal(path, start_step=start_step)
     self._board = None
-    if processes.first():
+    if processes.first() and not files.is_remote(workdir):  # its events are appended
       folder = epath.Path(workdir) / "tensorboard"
       self._board = SummaryWriter(str(folder), purge_step=start_step + 1)
     options = {"total": total_steps, "initial": start_step, "delay": 0, "leave": True}
@@ -54,16 +61,18 @@ class Metrics:
 
   def write(self, step: int, values: dict[str, float | None]) -> None:
     """Appends one row; None and what is not finite is null there."""
-    if self._board is None:
-      return
     row = {"step": step} | {key: _json_number(values[key]) for key in sorted(values)}
     self._journal.write([row])
     for key, value in row.items():
-      if key != "step" and value is not None:
+      if self._board is not None and key != "step" and value is not None:
         self._board.add_scalar(key, value, step)
     self._bar.update(step - self._bar.n)
     if "train/loss" in values:
       self._bar.set_postfix(loss=f"{values['train/loss']:.3f}", refresh=False)
+
+  def flush(self) -> None:
+    """See `Journal`."""
+    self._journal.flush()
 
   def close(self) -> None:
     self._journal.close()
@@ -75,6 +84,9 @@ class Metrics:
 class Journal:
   """Rows with a "step" in a JSON Lines file; the first process alone writes.
 
+  A bucket's files cannot be appended to: there it is written anew by `flush`, which a
+  loop calls before a checkpoint, and at most every half minute between.
+
   Args:
     start_step: rows after it come from a run that was killed; they are dropped, and
       the resumed run writes them again.
@@ -84,22 +96,42 @@ class Journal:
   """
 
   def __init__(self, path: epath.PathLike, *, start_step: int):
-    path = epath.Path(path)
+    self._path, self._file = epath.Path(path), None
     self.kept = [row for row in read_metrics(path) if row["step"] <= start_step]
-    processes.barrier(f"{path.name} is read")
-    self._file = None
+    processes.barrier(f"{self._path.name} is read")
+    self._text, self._flushed = _lines(self.kept), time.monotonic()
     if processes.first():
-      _write(path, "".join(json.dumps(row) + "\n" for row in self.kept))
-      self._file = path.open("a")
+      _write(self._path, self._text)
+      if not files.is_remote(path):
+        self._file, self._text = self._path.open("a"), ""
 
   def write(self, rows: Iterable[dict[str, Any]]) -> None:
-    if self._file is not None:
-      self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+    if not processes.first():
+      return
+    self._text += _lines(rows)
+    if self._file is not None or time.monotonic() - self._flushed > _REWRITE_S:
+      self.flush()
+
+  def flush(self) -> None:
+    """Returns when every row is in the file."""
+    if not processes.first():
+      return
+    if self._file is None:
+      _write(self._path, self._text)
+      self._flushed = time.monotonic()
+    else:
+      self._file.write(self._text)
       self._file.flush()
+      self._text = ""
 
   def close(self) -> None:
+    self.flush()
     if self._file is not None:
       self._file.close()
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+  return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

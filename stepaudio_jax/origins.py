@@ -43,7 +43,9 @@ def pinned(
   # Without config.json no run has begun: the file is that of a start that failed.
   begun = path.exists() and (workdir / "config.json").exists()
   if processes.first() and not begun:
-    found = {name: str(_found(folder).resolve()) for name, folder in origins.items()}
+    found = {
+      name: str(files.absolute(_found(folder))) for name, folder in origins.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.aside(path) as partial:
       partial.write_text(json.dumps(found, indent=1))

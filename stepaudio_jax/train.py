@@ -122,6 +122,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       leaving = notice.given(step)
       if leaving or saved.due(step, c.total_steps):
         clock = time.perf_counter()
+        metrics.flush()
         saved.save(step, state, batches.get_state())
         save_s += time.perf_counter() - clock
       if leaving:

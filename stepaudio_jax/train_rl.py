@@ -184,6 +184,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)
       if leaving or saved.due(step, c.total_steps):
+        for journal in (metrics, samples, exams):
+          journal.flush()
         saved.save(step, state, batches.get_state())
       if leaving:
         saved.wait()

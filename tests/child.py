@@ -35,7 +35,7 @@ JOURNALS = {"sft": ("metrics",), "rlhf": ("metrics", "samples", "heldout")}
 _PAUSE_S = 120
 
 
-def supervised(world: pathlib.Path) -> Any:
+def supervised(world: epath.Path) -> Any:
   c = sft.get_config("smoke")
   c.init = str(world / "sft")
   c.data.options.dialogue.path = str(world / "prompts-train.jsonl")
@@ -45,7 +45,7 @@ def supervised(world: pathlib.Path) -> Any:
   return shared(c, world)
 
 
-def policy_gradient(world: pathlib.Path) -> Any:
+def policy_gradient(world: epath.Path) -> Any:
   c = rlhf.get_config("smoke")
   c.init, c.reward_model = str(world / "sft"), str(world / "rm")
   # A model that knows nothing closes no thought, so a learned reward alone would mask
@@ -54,13 +54,13 @@ def policy_gradient(world: pathlib.Path) -> Any:
   c.rewards.learned = {"correctness": 0.0, "naturalness": 0.0}
   c.reference, c.kl.beta = str(world / "other"), 0.5
   c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
-  c.data.max_tokens, c.sampling.max_new_tokens = 64, 8
+  c.data.max_tokens, c.sampling.max_new_tokens, c.data.pack = 64, 8, True
   c.prompts_per_step, c.total_steps = 4, STEPS
   c.checkpoint.every_steps = 2
   return shared(c, world)
 
 
-def shared(c: Any, world: pathlib.Path) -> Any:
+def shared(c: Any, world: epath.Path) -> Any:
   c.data.cache = str(world / "cache")
   c.optim.schedule = "constant"
   return c
@@ -97,6 +97,7 @@ RUNS["gradients"] = (gradients, supervised)
 
 def make_world(folder: pathlib.Path) -> pathlib.Path:
   """What both runs start from."""
+  folder.mkdir(exist_ok=True)
   tones.world(folder)
   tones.policy(folder / "sft")
   tones.policy(folder / "other", seed=5)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from stepaudio_jax import checkpoint
 from stepaudio_jax.core import checksum, seal, tree
@@ -145,9 +146,8 @@ def test_a_disk_that_is_full_leaves_the_one_before(tmp_path):
   assert_is(restored(tmp_path)[0], 1)
 
 
-def largest(folder: pathlib.Path) -> pathlib.Path:
-  files = [path for path in folder.rglob("*") if path.is_file()]
-  return max(files, key=lambda path: path.stat().st_size)
+def largest(folder: epath.Path) -> epath.Path:
+  return max(seal._files(epath.Path(folder)), key=lambda path: path.stat().length)
 
 
 def cut(folder):

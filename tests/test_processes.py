@@ -63,6 +63,7 @@ def test_four_processes_give_the_gradient_of_one(world, tmp_path):
   assert_same_gradients(four, gradients(1, 8, world, tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_one_that_dies_ends_the_others_and_a_restart_goes_on_exactly(world, tmp_path):
   """Also that a second run of the same layout has the same bits."""
   whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -17,6 +17,12 @@ def is_remote(path: epath.PathLike) -> bool:
   return "://" in str(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+  """The same place, whatever folder the process is in."""
+  path = epath.Path(path)
+  return path if is_remote(path) else path.resolve()
+
+
 @contextlib.contextmanager
 def aside(path: epath.PathLike) -> Iterator[epath.Path]:
   """A path to write to, renamed to `path` once the block has ended well.

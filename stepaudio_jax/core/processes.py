@@ -30,7 +30,7 @@ COORDINATOR, COUNT, INDEX = (
 )
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 # One that has died or hangs ends the others after so long; JAX waits 100 and 300.
-_SILENCE_S, _GOODBYE_S = 30, 20
+_SILENCE_S, _GOODBYE_S = 40, 20
 
 
 def start() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, disk, plain, tree
+from stepaudio_jax.core import ahead, disk, files, plain, tree
 from stepaudio_jax.core.disk import Stored
 
 FOLDER = "checkpoints"
@@ -51,7 +51,7 @@ class Leaves:
   """
 
   def __init__(self, folder: epath.PathLike):
-    self._folder = step_folder(folder).resolve()
+    self._folder = files.absolute(step_folder(folder))
     self._saved = ocp.checkpointables_metadata(self._folder).metadata[STATE]
     found = {p: x for part in _PARAMS for p, x in tree.named_leaves(self._saved[part])}
     self.shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
@@ -117,7 +117,7 @@ def save_leaves(
   Args:
     sizes: path → bytes, in the order of `leaves`.
   """
-  folder = epath.Path(workdir).resolve() / FOLDER / "0"
+  folder = files.absolute(workdir) / FOLDER / "0"
   saving = context()
   # A file for each leaf instead of a store for each part: half the time.
   saving.array.saving.use_ocdbt = False
