@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
   """The few calls of the JSON API that tensorstore makes."""
 
   protocol_version = "HTTP/1.1"
-  generations = collections.Counter()  # of an object, if it was written here
+  generations: ClassVar[dict] = collections.Counter()  # of an object written here
   lock = threading.Lock()
 
   def log_message(self, *args):
