@@ -1,5 +1,6 @@
 """Checkpoints: written while the run goes on, proved when read, never half there."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -67,6 +68,23 @@ def test_what_is_restored_is_bit_for_bit_what_was_saved(tmp_path):
   found, data = restored(tmp_path)
   assert_is(found, 3)
   assert data == {"batch": 3}
+
+
+def test_moments_that_wait_in_the_hosts_memory_are_saved_and_come_back_there(tmp_path):
+  def waiting(value):
+    far = jax.tree.map(lambda x: x.sharding.with_memory_kind("pinned_host"), value)
+    return dataclasses.replace(
+      value, opt_state=jax.device_put(value.opt_state, far.opt_state)
+    )
+
+  saved = opened(tmp_path)
+  saved.save(1, waiting(state(1)), {})
+  saved.wait()
+  found, _ = saved.restore(waiting(state(0)))
+  saved.close()
+  assert_is(found, 1)
+  kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(found.opt_state)}
+  assert kinds == {"pinned_host"}
 
 
 def test_the_newest_stay(tmp_path):

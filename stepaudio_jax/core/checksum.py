@@ -23,7 +23,8 @@ def checksums(tree: Any) -> dict[str, int]:
   mesh gives the same number, and any one element that has changed gives another.
   """
   names, leaves = zip(*tree_lib.named_leaves(tree), strict=True)
-  sums = jax.device_get(_program(_replicated(leaves))(leaves))
+  waiting = tuple(_device_of(leaf) for leaf in leaves)
+  sums = jax.device_get(_program(_replicated(leaves), waiting)(leaves))
   return dict(zip(names, sums.tolist(), strict=True))
 
 
@@ -45,12 +46,23 @@ def _replicated(leaves: Sequence[Any]) -> NamedSharding | None:
   return None
 
 
+def _device_of(leaf: Any) -> Any:
+  """Where an array is read that waits in the host's memory; None for others."""
+  if isinstance(leaf, jax.Array) and leaf.sharding.memory_kind == "pinned_host":
+    return leaf.sharding.with_memory_kind("device")
+  return None
+
+
 @functools.lru_cache(maxsize=8)
-def _program(out: NamedSharding | None) -> Any:
+def _program(out: NamedSharding | None, waiting: tuple[Any, ...]) -> Any:
   """One program for all leaves; compiled anew for other shapes."""
 
   def sums(leaves: Sequence[Array]) -> Array:
-    return jnp.stack([_checksum(leaf) for leaf in leaves])
+    near = [
+      jax.device_put(leaf, place) if place else leaf
+      for leaf, place in zip(leaves, waiting, strict=True)
+    ]
+    return jnp.stack([_checksum(leaf) for leaf in near])
 
   return jax.jit(sums, out_shardings=out)
 
