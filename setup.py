@@ -45,7 +45,7 @@ setup(
     "jinja2>=3.1,<4",
   ],
   extras_require={
-    "tpu": ["jax[tpu]>=0.10,<0.13"],
+    "tpu": ["jax[tpu]>=0.10,<0.13", "gcsfs>=2026"],
     "cuda": ["jax[cuda13]>=0.10,<0.13"],
     "test": [
       "torch==2.13.0",

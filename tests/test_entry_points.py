@@ -19,6 +19,7 @@ COMMANDS = {
   "stepaudio_jax.convert": "export",
   "stepaudio_jax.doctor": "--workdir",
   "experiments.quickstart": "--smoke",
+  "experiments.launch_local": "--processes",
 }
 
 
@@ -54,6 +55,7 @@ def test_an_unknown_flag_is_an_error_that_names_it(module):
     ),
     "stepaudio_jax.convert": ("import", "--from", "x", "--to", "y"),
     "experiments.quickstart": ("--workdir", "x"),
+    "experiments.launch_local": ("--processes", "1"),
   }
   done = call(module, "--nonsense=1", *needed.get(module, ()))
   assert done.returncode != 0
