@@ -181,7 +181,9 @@ class Checkpoints:
       loaded = _load(folder, _as_tree(like))
       meta = ocp.checkpointables_metadata(folder).custom_metadata or {}
       fault = "" if "data" in meta else "the position in the data is lost"
-    except (ValueError, LookupError, TypeError, OSError) as error:
+    except (MemoryError, RuntimeError):  # of this machine, not of the checkpoint
+      raise
+    except Exception as error:  # orbax and its storage raise what they like
       fault = f"it cannot be read: {_short(error)}"
     _agree(fault)
     proof = checksum.checksums(loaded) | {"data": checksum.of_text(meta["data"])}
