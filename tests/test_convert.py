@@ -18,7 +18,7 @@ from stepaudio_jax import (
   workdirs,
 )
 from stepaudio_jax.checkpoint import Checkpoints
-from stepaudio_jax.core import storage, tree
+from stepaudio_jax.core import disk, storage, tree
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.hf import hub
 from stepaudio_jax.models import step_audio
@@ -280,3 +280,14 @@ def test_both_roads_out_of_a_checkpoint_are_one(imported, tmp_path, capsys):
     exports_of[road.split()[0]] = {path.name: path.read_bytes() for path in paths}
   assert exports_of["file"] == exports_of["through"]
   assert len([name for name in exports_of["file"] if "model-" in name]) == 3
+
+
+def test_large_tensors_go_in_parts(source, tmp_path, monkeypatch):
+  """Cut where no row ends, and turned ones begun first: nothing of it shows."""
+  monkeypatch.setattr(disk, "SOME_BYTES", 1000)
+  monkeypatch.setattr(disk, "LARGE_BYTES", 20_000)
+  convert.import_([source], tmp_path / "ckpt", dtype="float32")
+  convert.export_(tmp_path / "ckpt", tmp_path / "hf", dtype="bfloat16", shard_gb=0.0005)
+  arrays = directories.read(tmp_path / "hf")
+  for key, array in directories.tensors().items():
+    assert arrays[key].tobytes() == array.tobytes(), key
