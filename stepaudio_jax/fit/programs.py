@@ -1,5 +1,6 @@
 """The programs of a recipe: the functions that training and sampling run, no others."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -33,6 +34,7 @@ class Program:
     runs: steps in one run that a reader would count, such as the tokens of a block.
     streamed: bytes that each chip must read from HBM in a step; None where products
       dominate.
+    split: whether it is traced under the axis rules, as all but the encoder are.
   """
 
   name: str
@@ -43,9 +45,10 @@ class Program:
   tokens: int
   runs: int = 1
   streamed: int | None = None
+  split: bool = True
 
   def lowered(self) -> jax.stages.Lowered:
-    with abstract.over(self.mesh):
+    with abstract.over(self.mesh) if self.split else contextlib.nullcontext():
       return self.function.lower(*self.arguments)
 
 
@@ -91,6 +94,7 @@ def encoder_features(job: Job) -> Program:
     ),
     flops=clips * work.encoded(size, frames),
     tokens=clips * frames // 4,
+    split=False,
   )
 
 

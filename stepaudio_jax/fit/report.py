@@ -15,8 +15,8 @@ _HEAD = """\
 
 Everything here is *predicted*: programs were compiled for the slice on a machine
 without a TPU ({versions}) and priced; nothing was run. *floor*: every operation at the
-roofline, nothing exposed. *expected*: fusions by the compiler's cost model (what only
-streams, at 80 % of HBM's bandwidth), attention kernels by their products, collectives
+roofline, nothing exposed. *expected*: fusions by the compiler's cost model (what HBM
+bounds, at 80 % of its bandwidth where that is less), attention kernels by their products, collectives
 and copies where the schedule waits for them. *pessimistic*: the raw cost model, every
 collective exposed. MFU counts the model's own flops over the expected seconds.
 """

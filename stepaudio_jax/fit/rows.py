@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from stepaudio_jax.fit.programs import Program
-from stepaudio_jax.pricing import hlo, topology, totals
+from stepaudio_jax.pricing import hlo, timeline, topology, totals
 from stepaudio_jax.pricing.collectives import KINDS
 from stepaudio_jax.pricing.timeline import Line
 from stepaudio_jax.pricing.topology import Compiled, Topology
@@ -43,8 +43,10 @@ _PRICES = (
 
 
 def _priced(program: Program, made: Compiled, where: Topology) -> dict[str, Any]:
-  found = totals.totals(hlo.parse(made.text), where.links)
   chip, runs = where.links.chip, program.runs
+  # A block of tokens has a loop whose rounds its own text does not tell.
+  rounds = (lambda name: runs) if runs > 1 else timeline.unknown
+  found = totals.totals(hlo.parse(made.text), where.links, rounds)
   flops = program.flops / len(where.devices)
   expected = found.expected / runs
   out = {
