@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from stepaudio_jax import logs, sharding
 from stepaudio_jax.core import recipe
-from stepaudio_jax.fit import programs, report, rows
+from stepaudio_jax.fit import calibration, programs, report, rows
 from stepaudio_jax.fit.programs import PROGRAMS, Job
 from stepaudio_jax.models import layers, sizes
 from stepaudio_jax.pricing import topology
@@ -111,6 +111,8 @@ def _finish(
   out: epath.PathLike | None,
   notes: Sequence[str],
 ) -> None:
-  print(report.markdown(title, found, notes))
+  notes = list(notes)
   if out is not None:
+    notes.append(calibration.note(calibration.row(out)))
     report.write(out, title, found, notes)
+  print(report.markdown(title, found, notes))

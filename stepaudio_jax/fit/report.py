@@ -14,11 +14,12 @@ _HEAD = """\
 # {title}
 
 Everything here is *predicted*: programs were compiled for the slice on a machine
-without a TPU ({versions}) and priced; nothing was run. *floor*: every operation at the
-roofline, nothing exposed. *expected*: fusions by the compiler's cost model (what HBM
-bounds, at 80 % of its bandwidth where that is less), attention kernels by their products, collectives
-and copies where the schedule waits for them. *pessimistic*: the raw cost model, every
-collective exposed. MFU counts the model's own flops over the expected seconds.
+without a TPU ({versions}) and priced; nothing was run.
+*floor*: every operation at the roofline, nothing exposed. *expected*: fusions by the
+compiler's cost model (what HBM bounds, at 80 % of its bandwidth where that is less),
+attention kernels by their products, collectives and copies where the schedule waits
+for them. *pessimistic*: the raw cost model, every collective exposed. MFU counts the
+model's own flops over the expected seconds.
 """
 _COLUMNS = (
   "program | mesh | HBM GiB of {limit} | fits | floor s | expected s | pessimistic s | "

@@ -17,7 +17,7 @@ def weights(size: Size) -> tuple[int, int]:
   return sum(kernels.values()), head
 
 
-def _attended(size: Size, pairs: int) -> float:
+def attention(size: Size, pairs: int) -> float:
   """Of (query, key) pairs: q·k and p·v in every head of every layer."""
   return 4.0 * size.layers * size.heads * size.head_width * pairs
 
@@ -25,19 +25,19 @@ def _attended(size: Size, pairs: int) -> float:
 def decoded(size: Size, rows: int, length: int, *, scored: int) -> float:
   """A forward pass over rows of tokens, `scored` of which go through the head."""
   layers, head = weights(size)
-  attended = _attended(size, rows * length * length // 2)
+  attended = attention(size, rows * length * length // 2)
   return 2.0 * (layers * rows * length + head * scored) + attended
 
 
 def continued(size: Size, rows: int, before: int, length: int) -> float:
   """A forward pass over rows that go on behind so many tokens, all through the head."""
   pairs = rows * (length * before + length * length // 2)
-  return _attended(size, pairs) + 2.0 * sum(weights(size)) * rows * length
+  return attention(size, pairs) + 2.0 * sum(weights(size)) * rows * length
 
 
 def drawn(size: Size, context: int) -> float:
   """One more token that sees `context` others."""
-  return 2.0 * sum(weights(size)) + _attended(size, context)
+  return 2.0 * sum(weights(size)) + attention(size, context)
 
 
 def encoded(size: Size, frames: int) -> float:

@@ -17,7 +17,9 @@ class Memory:
 
   Attributes:
     aliased: of the outputs that lie where donated arguments lay.
-    used: what the compiler says it would need, where it does not fit; else None.
+    peak: the most that is in use at a time, code included; less than the kinds' sum,
+      for temporaries lie where others lay. Where the program does not fit, what the
+      compiler says that it would need.
   """
 
   arguments: int
@@ -27,13 +29,7 @@ class Memory:
   code: int
   host: int
   limit: int
-  used: int | None = None
-
-  @property
-  def peak(self) -> int:
-    if self.used is not None:
-      return self.used
-    return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+  peak: int
 
   @property
   def fits(self) -> bool:
@@ -50,6 +46,7 @@ def of(analysis: Any, limit: int) -> Memory:
     code=analysis.generated_code_size_in_bytes,
     host=analysis.host_temp_size_in_bytes + analysis.host_argument_size_in_bytes,
     limit=limit,
+    peak=analysis.peak_memory_in_bytes + analysis.generated_code_size_in_bytes,
   )
 
 

@@ -1,0 +1,122 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepaudio_jax import optim, sharding, steps
+from stepaudio_jax.fit import abstract, programs
+from stepaudio_jax.fit.programs import PROGRAMS
+from stepaudio_jax.models import sizes, step_audio
+from tests.fit import slices
+
+# Few and short rows, so that they compile in seconds.
+SHORT = {
+  "data__max_tokens": "64",
+  "batch_size": "4",
+  "data__encode_batch": "4",
+  "optim__name": "adamw",
+}
+
+
+def zeros(tree):
+  def one(leaf):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return jax.random.key(0)
+    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
+  return jax.tree.map(one, tree)
+
+
+def test_the_abstract_state_is_the_one_that_training_begins_with():
+  job = slices.job(**SHORT)
+  (state, _) = PROGRAMS["supervised step"](job).arguments
+  tx = optim.optimiser(job.c.optim, job.c.total_steps)
+  params = step_audio.init_params(jax.random.key(0), job.size)
+  everywhere = sharding.replicated(job.mesh)
+  params = jax.device_put(params, everywhere)
+  real = steps.initial_state(params, tuple(job.c.trainable), tx, jax.random.key(0))
+  assert jax.tree.structure(real) == jax.tree.structure(state)
+  for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+
+
+def test_the_supervised_step_runs():
+  """A batch without a target: no loss, no gradient, one step more."""
+  program = PROGRAMS["supervised step"](slices.job(**SHORT))
+  state, scalars = program.function(*zeros(program.arguments))
+  assert int(state.step) == 1
+  assert float(scalars["targets"]) == 0
+  assert float(scalars["grad_norm"]) == 0
+
+
+@pytest.mark.parametrize("name", ["supervised step", "prefill", "log-probs"])
+def test_flops_against_the_compiler_s_own_count(name):
+  """XLA counts the same products, and norms, softmax and the optimiser beside them.
+
+  The plain attention of this machine computes what a causal mask hides. Four layers are
+  laid out one after another, so no loop hides any.
+  """
+  job = slices.job(**SHORT)
+  program = PROGRAMS[name](job)
+  counted = program.lowered().compile().cost_analysis()["flops"]
+  assert 0.95 < counted / program.flops < 1.5
+
+
+def test_a_block_of_decoding_draws_its_tokens():
+  program = PROGRAMS["decode step"](slices.job(**SHORT))
+  params, prompted, state = zeros(program.arguments)
+  rows = state.alive_B.shape[0]
+  prompted = dataclasses.replace(
+    prompted, key_B=jax.random.split(jax.random.key(0), rows), divisor=jnp.float32(1)
+  )
+  state = dataclasses.replace(state, step=jnp.int32(1), alive_B=jnp.ones((rows,), bool))
+  done = program.function(params, prompted, state)
+  # Logits of zeros draw among 1,024 words; 0 would stop a row.
+  assert int(done.step) == 1 + program.runs
+  assert np.asarray(done.mask_BT)[:, 1 : 1 + program.runs].any()
+
+
+def test_bytes_that_a_decode_step_must_read():
+  """By hand: float32 weights without the embedding, and all slots of both caches."""
+  job = slices.job(**SHORT)
+  size = job.size
+  counts = {
+    "attn": 2 * size.width * size.heads * size.head_width
+    + 2 * size.width * size.kv_heads * size.head_width
+    + (size.heads + 2 * size.kv_heads) * size.head_width,
+    "mlp": 3 * size.width * size.ffn_width,
+    "norms": 2 * size.width,
+  }
+  weights = size.layers * sum(counts.values())
+  weights += size.width + size.width * size.vocabulary
+  slots = 64 + job.new_tokens
+  keys = 2 * size.layers * size.kv_heads * size.head_width * 4 * slots
+  segments = 4 * slots + 2  # int32; and two counters
+  program = PROGRAMS["decode step"](job)
+  assert program.streamed == 4 * (weights + keys + segments)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_32b_programs_trace(name):
+  """Shapes and shardings fit together; nothing is compiled."""
+  job = slices.job("configs/sft.py:size=step_audio_r1", attention="plain")
+  PROGRAMS[name](job).lowered()
+
+
+def test_split_by_heads():
+  for name, devices, tensor in (("step_audio_r1", 64, 8), ("step_audio_2_mini", 6, 2)):
+    mesh = programs.split_by_heads(sizes.size(name), devices)
+    assert mesh == {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
+
+
+def test_bytes_on_a_chip():
+  mesh = sharding.mesh({"data": 1, "fsdp": -1, "tensor": 1, "context": 1})
+  leaf = abstract.at(sharding.by_rows(mesh), (4, 10), jnp.bfloat16)
+  assert abstract.bytes_on_chip({"a": leaf, "b": leaf}) == 2 * 80
+
+
+def test_another_objective_is_an_error():
+  with pytest.raises(ValueError, match="objective 'hear'"):
+    PROGRAMS["supervised step"](slices.job("configs/prealign.py:phase=hear"))
