@@ -240,6 +240,13 @@ def in_host_memory(shardings: Any) -> Any:
   return _in_memory(shardings, "pinned_host")
 
 
+def far(values: Any, shardings: Any) -> Any:
+  """The same places, of arrays in the host's memory; counters stay near."""
+  return jax.tree.map(
+    lambda value, near: in_host_memory(near) if value.ndim else near, values, shardings
+  )
+
+
 def on_device(shardings: Any) -> Any:
   """The same places, in the devices' own memory."""
   return _in_memory(shardings, "device")

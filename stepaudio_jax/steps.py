@@ -78,12 +78,7 @@ def initial_state(
   state = TrainState(ours, frozen, abstract, np.zeros((), np.int32), data)
   lies = sharding.state(mesh, state, places)
   if offload:
-    far = jax.tree.map(
-      lambda leaf, near: sharding.in_host_memory(near) if leaf.ndim else near,
-      abstract,
-      lies.opt_state,
-    )
-    lies = dataclasses.replace(lies, opt_state=far)
+    lies = dataclasses.replace(lies, opt_state=sharding.far(abstract, lies.opt_state))
   return dataclasses.replace(
     state,
     opt_state=jax.jit(tx.init, out_shardings=lies.opt_state)(ours),

@@ -1,6 +1,7 @@
 """Shapes, dtypes and places of what programs take: no array is ever made."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -55,16 +56,24 @@ def params(size: Size, mesh: Mesh, dtypes: Mapping[str, Any]) -> Params:
 
 
 def state(
-  params: Params, trained: tuple[str, ...], tx: optax.GradientTransformation
+  params: Params,
+  trained: tuple[str, ...],
+  tx: optax.GradientTransformation,
+  *,
+  offload: bool = False,
 ) -> TrainState:
-  """A training state before its first step (steps.initial_state), `params` trained."""
+  """A training state before its first step: see steps.initial_state."""
   ours, frozen = tree.split(params, trained)
   key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
   step = jax.ShapeDtypeStruct((), jnp.int32)
   shapes = TrainState(ours, frozen, jax.eval_shape(tx.init, ours), step, key)
   places = jax.tree.map(lambda leaf: leaf.sharding, params)
   mesh = jax.tree.leaves(places)[0].mesh
-  return placed(shapes, sharding.state(mesh, shapes, places))
+  lies = sharding.state(mesh, shapes, places)
+  if offload:
+    far = sharding.far(shapes.opt_state, lies.opt_state)
+    lies = dataclasses.replace(lies, opt_state=far)
+  return placed(shapes, lies)
 
 
 def batch(rows: int, row: Limits, encoder_width: int, mesh: Mesh) -> Batch:

@@ -31,7 +31,8 @@ def run(
   Args:
     out: a folder for the report; None writes none.
     names: of `programs.PROGRAMS`; none are all.
-    sampling_mesh: of prefill and decode step; None splits heads alone.
+    sampling_mesh: of prefill and decode step; None is the recipe's own, or one that
+      splits heads alone.
 
   Raises:
     ValueError: an unknown program, slice or mesh; libtpu is missing.
@@ -53,13 +54,13 @@ def job_of(
 ) -> Job:
   """What a recipe asks of a slice."""
   size = sizes.size(c.size)
-  split = sampling_mesh or programs.split_by_heads(size, len(where.devices))
   drawn = "sampling" in c
+  own = c.sampling_mesh if drawn else programs.split_by_heads(size, len(where.devices))
   return Job(
     c=c,
     size=size,
     mesh=sharding.mesh(c.mesh, where.devices),
-    sampling_mesh=sharding.mesh(split, where.devices),
+    sampling_mesh=sharding.mesh(sampling_mesh or own, where.devices),
     prompts=c.prompts_per_step if drawn else c.batch_size,
     copies=c.sampling.samples if drawn else 1,
     new_tokens=c.sampling.max_new_tokens if drawn else REPLY_TOKENS,

@@ -108,9 +108,9 @@ def supervised_step(job: Job) -> Program:
   tx = optim.optimiser(c.optim, c.total_steps)
   dtypes = dict.fromkeys(step_audio.PARTS, _dtype(c))
   dtypes |= dict.fromkeys(c.trainable, jnp.float32)
-  state = abstract.state(
-    abstract.params(size, job.mesh, dtypes), tuple(c.trainable), tx
-  )
+  params = abstract.params(size, job.mesh, dtypes)
+  offload = "optimiser" in c.offload
+  state = abstract.state(params, tuple(c.trainable), tx, offload=offload)
   limits = loader.limits(c.data)
   batch = abstract.batch(c.batch_size, limits, size.encoder_width, job.mesh)
   step = functools.partial(
