@@ -159,10 +159,8 @@ def test_the_report_a_person_reads(tmp_path):
   too_large = ROW | {"program": "large", "fits": False} | dict.fromkeys(PRICES)
   report.write(tmp_path, "tiny sft v5e:4x4", [ROW, too_large], ["A note."])
   text = (tmp_path / "tiny-sft-v5e-4x4.md").read_text()
-  assert (
-    "| decode step | data 4, tensor 4 | 3.0 | yes | 0.5 | 1 | 2 | 25.0% | 0.25 + 0.125 | "
-    "12.50% | 12 |"
-  ) in text
+  line = "| decode step | data 4, tensor 4 | 3.0 | yes | 0.5 | 1 | 2 | 25.0% "
+  assert f"{line}| 0.25 + 0.125 | 12.50% | 12 |" in text
   assert "| large | data 4, tensor 4 | 3.0 | **no** | – |" in text
   assert "**Not priced**: strange.7." in text
   assert "1.50 times as long" in text
