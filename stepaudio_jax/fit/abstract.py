@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stepaudio_jax import sharding
 from stepaudio_jax.core import tree
-from stepaudio_jax.core.types import Batch, Params, Replies, TrainState
+from stepaudio_jax.core.types import Batch, PackedReplies, Params, Replies, TrainState
 from stepaudio_jax.data.collate import Limits
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
@@ -100,6 +100,26 @@ def replies(prompts: Batch, copies: int, tokens: int, mesh: Mesh) -> Replies:
     prompts=prompts,
     token_BQT=at(by_rows, (rows, copies, tokens), jnp.int32),
     count_BQ=at(by_rows, (rows, copies), jnp.int32),
+  )
+
+
+def packed(
+  row: Limits, prompts: int, copies: int, tokens: int, encoder_width: int, mesh: Mesh
+) -> PackedReplies:
+  """The longest replies to full prompts, each a row of its own, in a pack a device."""
+  packs, by_rows = sharding.packs(mesh, 1), sharding.by_rows(mesh)
+  whole = dataclasses.replace(row, max_tokens=row.max_tokens + tokens)
+  shape = (packs, prompts // packs * copies)
+  rows = batch(1, whole, encoder_width, mesh)
+  spread = jax.tree.map(
+    lambda leaf: at(by_rows, (*shape, *leaf.shape[1:]), leaf.dtype), rows
+  )
+  slots = at(by_rows, (packs, prompts // packs, copies, tokens), jnp.int32)
+  return PackedReplies(
+    batch=spread,
+    slot_PBQT=slots,
+    token_PBQT=slots,
+    count_PBQ=at(by_rows, slots.shape[:3], jnp.int32),
   )
 
 

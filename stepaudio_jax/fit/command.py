@@ -30,14 +30,15 @@ def run(
 
   Args:
     out: a folder for the report; None writes none.
-    names: of `programs.PROGRAMS`; none are all.
+    names: of `programs.PROGRAMS`; none are all that the recipe has.
     sampling_mesh: of prefill and decode step; None is the recipe's own, or one that
       splits heads alone.
 
   Raises:
     ValueError: an unknown program, slice or mesh; libtpu is missing.
   """
-  chosen = [recipe.choose("program", name, PROGRAMS) for name in names or PROGRAMS]
+  names = names or programs.asked(config)
+  chosen = [recipe.choose("program", name, PROGRAMS) for name in names]
   where = topology.topology(topology_name)
   job = job_of(config.copy_and_resolve_references(), where, sampling_mesh)
   found = []

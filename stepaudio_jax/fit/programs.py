@@ -101,8 +101,9 @@ def encoder_features(job: Job) -> Program:
 def supervised_step(job: Job) -> Program:
   """The next-token step of train.py."""
   c, size = job.c, job.size
-  if c.objective != "next_token":
-    raise ValueError(f"objective {c.objective!r}: only 'next_token' is priced as yet")
+  if _draws(c) or c.objective != "next_token":
+    kind = c.stage if _draws(c) else c.objective
+    raise ValueError(f"{kind!r} has no step that is priced as yet, only 'next_token'")
   sharding.rows(c.batch_size, c.microbatches, job.mesh)
   model = sharding.model(c, size, job.mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
@@ -167,25 +168,33 @@ def decode_step(job: Job) -> Program:
 
 
 def log_probs(job: Job) -> Program:
-  """Of replies, under a policy or its reference, on the mesh of training."""
+  """Of replies, under a policy or its reference, on the mesh of training.
+
+  They are packed where the recipe packs replies.
+  """
   c, size, mesh = job.c, job.size, job.mesh
-  limits = loader.limits(c.data)
-  prompts = abstract.batch(job.prompts, limits, size.encoder_width, mesh)
-  replies = job.prompts * job.copies
+  limits, width = loader.limits(c.data), size.encoder_width
+  count = job.prompts * job.copies
+  if _draws(c) and c.data.pack:
+    asked = (job.prompts, job.copies, job.new_tokens)
+    replies = abstract.packed(limits, *asked, width, mesh)
+    read = count  # a prompt for each reply
+  else:
+    prompts = abstract.batch(job.prompts, limits, width, mesh)
+    replies = abstract.replies(prompts, job.copies, job.new_tokens, mesh)
+    read = job.prompts
   function = functools.partial(
     policy.logprobs, model=sharding.model(c, size, mesh), temperature=1.0
   )
+  params = abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c)))
   return Program(
     "log-probs",
     mesh,
     jax.jit(function),
-    (
-      abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c))),
-      abstract.replies(prompts, job.copies, job.new_tokens, mesh),
-    ),
+    (params, replies),
     flops=work.decoded(size, job.prompts, limits.max_tokens, scored=0)
-    + work.continued(size, replies, limits.max_tokens, job.new_tokens),
-    tokens=job.prompts * limits.max_tokens + replies * job.new_tokens,
+    + work.continued(size, count, limits.max_tokens, job.new_tokens),
+    tokens=read * limits.max_tokens + count * job.new_tokens,
   )
 
 
@@ -217,6 +226,16 @@ def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
     abstract.at(rows, (job.prompts,), jnp.int32),
     abstract.at(everywhere, (), jnp.float32),
   )
+
+
+def asked(c: ConfigDict) -> list[str]:
+  """Those of `PROGRAMS` that the recipe's kind has."""
+  return [name for name in PROGRAMS if name != "supervised step" or not _draws(c)]
+
+
+def _draws(c: ConfigDict) -> bool:
+  """Whether the recipe samples: policy gradients."""
+  return "sampling" in c
 
 
 def _dtype(c: ConfigDict) -> Any:

@@ -105,6 +105,15 @@ def test_the_32b_programs_trace(name):
   PROGRAMS[name](job).lowered()
 
 
+@pytest.mark.parametrize("name", ["prefill", "decode step", "log-probs"])
+def test_the_32b_programs_of_a_policy_gradient_trace(name):
+  recipe = "configs/rlvr.py:size=step_audio_r1"
+  job = slices.job(recipe, attention="plain", sampling_mesh__tensor="1")
+  assert programs.asked(job.c) == [n for n in PROGRAMS if n != "supervised step"]
+  assert (job.copies, job.new_tokens) == (16, 10240)
+  PROGRAMS[name](job).lowered()
+
+
 def test_split_by_heads():
   for name, devices, tensor in (("step_audio_r1", 64, 8), ("step_audio_2_mini", 6, 2)):
     mesh = programs.split_by_heads(sizes.size(name), devices)
@@ -118,5 +127,5 @@ def test_bytes_on_a_chip():
 
 
 def test_another_objective_is_an_error():
-  with pytest.raises(ValueError, match="objective 'hear'"):
+  with pytest.raises(ValueError, match="'hear' has no step"):
     PROGRAMS["supervised step"](slices.job("configs/prealign.py:phase=hear"))
