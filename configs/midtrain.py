@@ -17,6 +17,7 @@ from stepaudio_jax.core import recipe
 
 def get_config(arg: str = "") -> ConfigDict:
   arg = recipe.parse(arg, size="tiny", smoke=False)
+  large = arg.size not in ("tiny", "small")  # for pods: see experiments/fit
   c = ConfigDict()
   c.stage = "midtrain"
   c.seed = 0
@@ -27,11 +28,11 @@ def get_config(arg: str = "") -> ConfigDict:
   c.objective = "next_token"
   c.trainable = ("adaptor", "decoder")
   c.total_steps = 12 if arg.smoke else 400
-  c.batch_size = 8 if arg.smoke else 12
+  c.batch_size = 8 if arg.smoke else 256 if large else 12
   c.microbatches = 1
-  c.dtype = "float32"
-  c.remat = "none"
-  c.head_chunks = 1
+  c.dtype = "bfloat16" if large else "float32"
+  c.remat = "attention" if large else "none"
+  c.head_chunks = 8 if large else 1
   c.attention = "auto"
   c.offload = ()  # to the host's memory
 
@@ -43,16 +44,16 @@ def get_config(arg: str = "") -> ConfigDict:
     "written": {"set": "dialogue", "path": "runs/world/text-train.jsonl"},
   }
   c.data.cache = ""  # "": workdir/cache
-  c.data.max_tokens = 256
-  c.data.max_clips = 3
-  c.data.max_clip_s = 3.2
+  c.data.max_tokens = 4096 if large else 256
+  c.data.max_clips = 4 if large else 3
+  c.data.max_clip_s = 25.0 if large else 3.2
   c.data.encode_batch = 16
   c.data.history = "answer"
   c.data.pack = True
 
   c.optim = {
     "name": "adamw",
-    "lr": 2e-3,
+    "lr": 1e-5 if large else 2e-3,
     "schedule": "cosine",
     "warmup_steps": 30,
     "b1": 0.9,
@@ -61,7 +62,8 @@ def get_config(arg: str = "") -> ConfigDict:
     "weight_decay": 0.01,
     "clip_norm": 1.0,
   }
-  c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
+  data, fsdp = (1, -1) if large else (-1, 1)
+  c.mesh = {"data": data, "fsdp": fsdp, "tensor": 1, "context": 1}
   c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 1}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c
