@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from stepaudio_jax.core import recipe, tree
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.models import step_audio
+from stepaudio_jax.models.layers import PARAMETER_AXES
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import StepAudio
 
@@ -159,8 +160,13 @@ def parameter(
   """How a parameter with those logical axes lies on the mesh.
 
   Raises:
-    ValueError: an axis is no multiple of the devices that would split it.
+    ValueError: an axis is unknown, or no multiple of the devices that would split it.
   """
+  unknown = [name for name in names if name and name not in PARAMETER_AXES]
+  if unknown:
+    raise ValueError(
+      f"parameter {path}: unknown logical axes {unknown}; there are {PARAMETER_AXES}"
+    )
   spec = [PARAMETER_RULES.get(name) for name in names]
   for length, name, axis in zip(shape, names, spec, strict=bool(names)):
     if axis and length % mesh_.shape[axis]:

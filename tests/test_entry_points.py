@@ -67,7 +67,7 @@ def test_a_wrong_key_on_the_command_line_suggests_the_near_one():
   done = call("stepaudio_jax.train", *args)
   assert done.returncode == 2
   wanted = (
-    "train: unknown key 'optim.lrr'; did you mean 'optim.lr'? the keys are ['batch"
+    "train: unknown key 'optim.lrr'; did you mean 'optim.lr'? the keys are ['atten"
   )
   assert done.stderr.startswith(wanted)
   assert done.stderr.count("\n") == 1

@@ -5,13 +5,18 @@ import json
 import os
 import subprocess
 import sys
+import types
 from typing import Any
 
+import jax
+import numpy as np
+import optax
 import pytest
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from stepaudio_jax import sharding
+from stepaudio_jax.core.types import TrainState
 
 ALL = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
 OF_THREE = AbstractMesh((3, 1, 1, 1), sharding.MESH_AXES)
@@ -103,6 +108,58 @@ def test_rows_that_do_not_divide_are_named_with_both_numbers(batch_size, microba
   )
   with pytest.raises(ValueError, match=message):
     sharding.rows(batch_size, microbatches, OF_THREE)
+
+
+def slices(count: int, each: int) -> list[Any]:
+  """Devices of several slices, as JAX numbers them."""
+  return [
+    types.SimpleNamespace(
+      id=k, slice_index=k // each, process_index=k, platform="cpu", device_kind="cpu"
+    )
+    for k in range(count * each)
+  ]
+
+
+def test_only_the_data_axis_crosses_the_network_between_slices():
+  lengths = {"data": 4, "fsdp": 2, "tensor": 1, "context": 1}
+  ordered = sharding._ordered(lengths, slices(2, 4))
+  where = [[device.slice_index for device in row.flat] for row in ordered]
+  assert where == [[0, 0], [0, 0], [1, 1], [1, 1]]
+  with pytest.raises(ValueError, match="`data` is no multiple of the 2 slices"):
+    sharding._ordered(lengths | {"data": 1, "fsdp": 8}, slices(2, 4))
+
+
+def test_a_moment_lies_as_its_parameter_and_counters_everywhere():
+  mesh = AbstractMesh((1, 2, 2, 1), sharding.MESH_AXES)
+  axes = {"decoder/head/kernel": ("embed", "vocab"), "decoder/norm/scale": ("norm",)}
+  params = {
+    "decoder": {
+      "head": {"kernel": jax.ShapeDtypeStruct((8, 4), np.float32)},
+      "norm": {"scale": jax.ShapeDtypeStruct((8,), np.float32)},
+    }
+  }
+  lies = sharding.parameters(mesh, axes, params)
+  assert lies["decoder"]["head"]["kernel"].spec == jax.P("fsdp", "tensor")
+  adam = jax.eval_shape(optax.adamw(1.0).init, params)
+  state = TrainState(params, {}, adam, None, None)
+  found = sharding.state(mesh, state, lies).opt_state[0]
+  assert found.mu == found.nu == lies
+  assert found.count.spec == jax.P()
+  shape = jax.ShapeDtypeStruct((7, 4), np.float32)
+  with pytest.raises(ValueError, match=r"parameter decoder/head/kernel: its axis 'em"):
+    sharding.parameters(mesh, axes, {"decoder": {"head": {"kernel": shape}}})
+  with pytest.raises(ValueError, match=r"parameter kernel: unknown logical axes \['w"):
+    sharding.parameters(mesh, {"kernel": ("width", None)}, {"kernel": shape})
+
+
+def test_a_moment_of_another_shape_is_named():
+  mesh = AbstractMesh((1, 2, 1, 1), sharding.MESH_AXES)
+  kernel = jax.ShapeDtypeStruct((8, 4), np.float32)
+  moment = jax.ShapeDtypeStruct((8,), np.float32)
+  lies = sharding.parameters(mesh, {"kernel": ("embed", None)}, {"kernel": kernel})
+  state = TrainState({"kernel": kernel}, {}, {"row": {"kernel": moment}}, None, None)
+  with pytest.raises(ValueError, match=r"optimiser state row/kernel \(8,\) has not"):
+    sharding.state(mesh, state, lies)
 
 
 @pytest.mark.parametrize(
