@@ -51,7 +51,7 @@ setup(
       "torch==2.13.0",
       "transformers>=5,<6",
       "pytest>=8,<10",
-      "pytest-xdist>=3.6,<4",
+      "pytest-xdist>=3.8,<4",
       "nbclient>=0.10,<0.12",
       "nbformat>=5.10,<6",
       "ipykernel>=6.29,<8",

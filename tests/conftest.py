@@ -1,5 +1,6 @@
 """Strict JAX for every test (optax relaxes dtype promotion where it must)."""
 
+import functools
 import os
 import pathlib
 
@@ -10,29 +11,46 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import smoke
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-_PLACE = pytest.StashKey[tuple[bool, int]]()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist's own reads the groups
-def pytest_collection_modifyitems(items):
+class ByFile(LoadScopeScheduling):
   """Two workers share no fixture and no compiled program: a file is one's alone.
 
-  What reads the smoke run is one's too, and comes first, for it takes longest; then
-  the whole programs, which lie at the top.
+  The files that read the smoke run are one's together. (Not by xdist's marks of groups:
+  it writes them into node ids, which pytest 9.2 no longer lets it change.)
   """
-  for item in items:
-    smoky = "smoke_run" in getattr(item, "fixturenames", ())
-    group = "smoke" if smoky else str(item.path)
-    item.add_marker(pytest.mark.xdist_group(group))
-    item.stash[_PLACE] = (not smoky, len(item.path.parts))
-  items.sort(key=lambda item: item.stash[_PLACE])
+
+  def _split_scope(self, nodeid: str) -> str:
+    name = nodeid.split("::")[0]
+    return "smoke" if _reads_smoke_run(name) else name
+
+
+@functools.cache
+def _reads_smoke_run(name: str) -> bool:
+  root = pathlib.Path(__file__).resolve().parents[1]
+  return "smoke_run" in (root / name).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+  """What reads the smoke run comes first, for it takes longest; then whole programs."""
+
+  def place(item: pytest.Item) -> tuple[bool, int]:
+    return not _reads_smoke_run(item.nodeid.split("::")[0]), len(item.path.parts)
+
+  items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
