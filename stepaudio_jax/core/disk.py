@@ -26,6 +26,8 @@ _LEAST = 1 << 20
 SOME_BYTES = 32 << 20
 # Of what is begun first.
 LARGE_BYTES = 256 << 20
+# Of one request, in whole pages: Linux ends a larger one within a page of 64 KiB.
+_MOST = 1 << 30
 # What a file system answers that cannot do without its cache.
 _NOT_SO = (errno.EINVAL, errno.EOPNOTSUPP)
 _SHORT = "ended early; was it changed while it was read?"
@@ -142,7 +144,7 @@ def _filled(
   try:
     with _opened(path, os.O_RDONLY | flags) as descriptor:
       while done < needed:
-        count = os.preadv(descriptor, [to[done:]], start + done)
+        count = os.preadv(descriptor, [to[done : done + _MOST]], start + done)
         done += count
         # Past the cache, all but the file's end comes in whole pages.
         if done < needed and (not count or (flags and count % _PAGE)):
