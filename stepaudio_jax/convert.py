@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from stepaudio_jax import logs, sharding, workdirs
-from stepaudio_jax.core import disk, errors, files, storage
+from stepaudio_jax.core import errors, files, storage
 from stepaudio_jax.hf import (
   card,
   export,
@@ -84,7 +84,7 @@ def import_(
     "left_out": sum(count.left_out for count in made.counts.values()),
   }
   with files.folder_aside(to) as aside:
-    if mesh or not disk.local(aside):
+    if mesh or files.is_remote(aside):
       storage.save_leaves(aside, reading.sizes(made), leaves)
     else:
       blank = storage.save_blank(aside, made.shapes, made.dtypes)

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from etils import epath
 
+from stepaudio_jax.core import files
+
 # Of memory and of the page cache; no disk's blocks are larger than 4096 bytes.
 _PAGE = max(4096, mmap.PAGESIZE)
 # Less is not worth a request of its own.
@@ -102,7 +104,7 @@ class Stored:
       ValueError: the file ends early.
     """
     scratch = scratch or Scratch()
-    if not local(self.file):
+    if files.is_remote(self.file):
       out = scratch.array(self.shape, self.dtype)
       _fetch(self.file, self.start, _bytes(out))
       return out
@@ -114,11 +116,6 @@ class Stored:
     out = scratch.array(self.shape, self.dtype)
     _filled(self.file, self.start, _bytes(out), self.nbytes, 0)
     return out
-
-
-def local(path: os.PathLike) -> bool:
-  """Whether it lies on a file system, not in an object store."""
-  return "://" not in str(path)
 
 
 def _bytes(array: np.ndarray) -> memoryview:

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, disk, files, plain, tree
+from stepaudio_jax.core import ahead, files, plain, tree
 from stepaudio_jax.core.disk import Stored
 
 FOLDER = "checkpoints"
@@ -60,7 +60,7 @@ class Leaves:
 
   def _files(self) -> dict[str, Stored]:
     found = {}
-    for part in _PARAMS if disk.local(self._folder) else ():
+    for part in () if files.is_remote(self._folder) else _PARAMS:
       for path, _ in tree.named_leaves(self._saved[part]):
         file = plain.opened(_array_folder(self._folder, part, path))
         if file is None:

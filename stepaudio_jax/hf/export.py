@@ -103,7 +103,7 @@ def export(
 @contextlib.contextmanager
 def _local(to: epath.Path) -> Iterator[pathlib.Path]:
   """A folder in which files can be written out of order; `to` itself if it can."""
-  if disk.local(to):
+  if not core_files.is_remote(to):
     yield pathlib.Path(to)
     return
   with tempfile.TemporaryDirectory() as room:

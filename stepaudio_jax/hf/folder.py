@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from stepaudio_jax.core import disk
+from stepaudio_jax.core import files
 from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.hf import safe
 
@@ -71,7 +71,7 @@ def refusal(folder: epath.Path, name: str) -> str:
   path = folder / name
   if not path.exists():
     return f"{name} is not there"
-  if not disk.local(folder):  # object stores have no links
+  if files.is_remote(folder):  # object stores have no links
     return ""
   real = pathlib.Path(path).resolve()
   if not stat.S_ISREG(real.stat().st_mode):
