@@ -20,6 +20,7 @@ from stepaudio_jax.hf import plan as plans
 from stepaudio_jax.hf import reading
 from stepaudio_jax.models import sizes
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.text.tokenizer import Tokenizer
 from stepaudio_jax.workdirs import RewardModel
 
 _SOURCES = "sources.json"
@@ -67,6 +68,31 @@ def start_size(name: str, init: epath.PathLike) -> Size:
     return row
   its = _size(init)
   return dataclasses.replace(row, **{key: getattr(its, key) for key in _UNSEEN})
+
+
+def check_tokenizer(origin: epath.PathLike, tokenizer: Tokenizer) -> None:
+  """Raises where what a run starts from was trained with other tokens than its own.
+
+  Raises:
+    ValueError: naming some of the tokens.
+  """
+  theirs = _tokenizer(origin)
+  if theirs is None:  # an encoder alone
+    return
+  ours, its = tokenizer.vocabulary.items(), theirs.vocabulary.items()
+  odd = sorted((number, text) for text, number in ours ^ its)
+  if odd:
+    raise ValueError(
+      f"tokenizer={tokenizer.name!r} is not that of {str(origin)!r}: "
+      f"{len(theirs.vocabulary)} tokens there, {len(tokenizer.vocabulary)} here; the "
+      f"first that differ are {odd[:3]}"
+    )
+
+
+def _tokenizer(origin: epath.PathLike) -> Tokenizer | None:
+  if _is_directory(origin):
+    return _plan(origin, "float32").tokenizer
+  return workdirs.load_tokenizer(origin) if workdirs.has_tokenizer(origin) else None
 
 
 def load_params(

@@ -55,6 +55,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.check_workdir(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
+  if c.init:
+    origins.check_tokenizer(c.init, tokenizer)
   mesh = sharding.mesh(c.mesh)
   sharding.rows(c.batch_size, c.microbatches, mesh)
 

@@ -79,6 +79,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.check_workdir(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
+  origins.check_tokenizer(c.init, tokenizer)
   mesh, drawing_mesh = sharding.mesh(c.mesh), sharding.mesh(c.sampling_mesh)
   sharding.rows(c.prompts_per_step, 1, drawing_mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)

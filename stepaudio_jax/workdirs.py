@@ -120,6 +120,11 @@ def reward_dimensions(folder: epath.PathLike) -> dict[str, list[str]]:
   return json.loads(described.read_text()) if described.exists() else {}
 
 
+def has_tokenizer(folder: epath.PathLike) -> bool:
+  """An encoder alone has none."""
+  return (_workdir(folder) / _TOKENIZER).exists()
+
+
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
   """The tokenizer of a workdir's model."""
   return tokenizers.load(_workdir(folder) / _TOKENIZER)

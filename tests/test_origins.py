@@ -1,5 +1,6 @@
 """A Hugging Face directory as a start, against its import, by `convert`."""
 
+import dataclasses
 import json
 
 import jax
@@ -13,6 +14,7 @@ from stepaudio_jax.core import storage, tree
 from stepaudio_jax.hf import heads as heads_lib
 from stepaudio_jax.hf import safe
 from stepaudio_jax.models import heads
+from stepaudio_jax.text import tokenizer as tokenizers
 from tests import tones
 from tests.hf import directories, exports
 
@@ -66,6 +68,20 @@ def test_every_leaf_is_placed_as_it_is_read(source):
   shapes = {name: leaf.shape for name, leaf in tree.named_leaves(whole)}
   assert {(path, shape) for path, shape, _ in seen} == set(shapes.items())
   assert {dtype for _, _, dtype in seen} == {np.dtype(np.float32)}
+
+
+def test_a_tokenizer_that_is_not_the_starts_is_an_error(source, imported):
+  tiny = tokenizers.load("tiny")
+  document = json.loads(tiny.document)
+  swapped = dict(document["model"]["vocab"])
+  first, second = list(swapped)[300:302]
+  swapped[first], swapped[second] = swapped[second], swapped[first]
+  document["model"]["vocab"] = swapped
+  other = dataclasses.replace(tiny, name="swapped", document=json.dumps(document))
+  for start in (source, imported):
+    origins.check_tokenizer(start, tiny)
+    with pytest.raises(ValueError, match=r"tokenizer='swapped' is not that of .*300"):
+      origins.check_tokenizer(start, other)
 
 
 def test_a_start_that_is_neither_and_one_that_is_broken(tmp_path):

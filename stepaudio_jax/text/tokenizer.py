@@ -130,7 +130,12 @@ class Tokenizer:
   @functools.cached_property
   def vocabulary_size(self) -> int:
     """Largest id + 1 (a model's embedding table may be padded beyond it)."""
-    return 1 + max([*self._plain.get_vocab().values(), *self._markers.values()])
+    return 1 + max(self.vocabulary.values())
+
+  @functools.cached_property
+  def vocabulary(self) -> dict[str, int]:
+    """Every token's text and id, markers included."""
+    return {**self._plain.get_vocab(), **self._markers}
 
   def __getstate__(self) -> dict[str, str]:
     return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
