@@ -11,9 +11,10 @@ leaves, at step 0. Every tensor must find its place, or nothing is written.
 """
 
 import argparse
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging as absl_logging
@@ -272,14 +273,24 @@ def _export_flags(out: argparse.ArgumentParser) -> None:
   )
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Orbax warns of what is meant here."""
+  before = absl_logging.get_verbosity()
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  try:
+    yield
+  finally:
+    absl_logging.set_verbosity(before)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   parsing = parser()
   arguments = vars(parsing.parse_args(argv))
   action = arguments.pop("action")
   if action == "import" and not (arguments["to"] or arguments["dry_run"]):
     parsing.error("import needs --to, or --dry-run")
-  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns of what is meant
-  with errors.readable(f"convert {action}"):
+  with errors.readable(f"convert {action}"), _without_warnings():
     if action == "import":
       import_(**arguments)
     elif action == "export":

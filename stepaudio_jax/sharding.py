@@ -8,6 +8,7 @@ length of a row over `context`. The optimiser's moments lie as their parameters 
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -84,18 +85,37 @@ def mesh(
       multiple of the slices.
   """
   devices = jax.devices() if devices is None else devices
+  lengths = _filled(lengths, len(devices))
+  ordered = _ordered(lengths, devices)
+  _check_processes(lengths, ordered)
+  return _of(ordered)
+
+
+def another_mesh(lengths: ConfigDict | Mapping[str, int], like: Mesh) -> Mesh:
+  """A mesh of the same devices in the same order, so that one program may use both.
+
+  Raises:
+    ValueError: the lengths' product is not the number of devices.
+  """
+  shape = tuple(_filled(lengths, like.size).values())
+  return _of(like.devices.reshape(shape))
+
+
+def _of(devices: np.ndarray) -> Mesh:
+  # Explicit axes, the default now, make linen's logical constraints raise.
+  return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _filled(lengths: Mapping[str, int], devices: int) -> dict[str, int]:
+  """The lengths, with a number for −1."""
   lengths = {axis: lengths[axis] for axis in MESH_AXES}
   asked = dict(lengths)
   free = [axis for axis, length in lengths.items() if length == -1]
   if len(free) == 1:
-    lengths[free[0]] = -(len(devices) // math.prod(lengths.values()))
-  if min(lengths.values()) < 1 or math.prod(lengths.values()) != len(devices):
-    raise ValueError(f"mesh {asked} does not fit {len(devices)} devices")
-  # Explicit axes, the default now, make linen's logical constraints raise.
-  auto = (AxisType.Auto,) * len(MESH_AXES)
-  ordered = _ordered(lengths, devices)
-  _check_processes(lengths, ordered)
-  return Mesh(ordered, MESH_AXES, axis_types=auto)
+    lengths[free[0]] = -(devices // math.prod(lengths.values()))
+  if min(lengths.values()) < 1 or math.prod(lengths.values()) != devices:
+    raise ValueError(f"mesh {asked} does not fit {devices} devices")
+  return lengths
 
 
 def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -297,6 +317,24 @@ def placer(
     return placed(leaf.astype(dtypes[part], copy=False), lies)
 
   return place
+
+
+@functools.partial(jax.jit, static_argnames=("lies", "dtype"))
+def relaid(values: Any, lies: Any, dtype: Any = None) -> Any:
+  """Arrays as they are to lie, on another mesh of the same devices too.
+
+  Args:
+    lies: one sharding for all, or a tuple of one for each leaf.
+    dtype: to be cast to first, so that the narrow type travels; None keeps each.
+  """
+  leaves, form = jax.tree.flatten(values)
+  lies = lies if isinstance(lies, tuple) else (lies,) * len(leaves)
+  cast = [x if dtype is None else x.astype(dtype) for x in leaves]
+  moved = [
+    jax.lax.with_sharding_constraint(x, where)
+    for x, where in zip(cast, lies, strict=True)
+  ]
+  return jax.tree.unflatten(form, moved)
 
 
 def gathered(values: Any) -> Any:

@@ -80,7 +80,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
   origins.check_tokenizer(c.init, tokenizer)
-  mesh, drawing_mesh = sharding.mesh(c.mesh), sharding.mesh(c.sampling_mesh)
+  mesh = sharding.mesh(c.mesh)
+  drawing_mesh = sharding.another_mesh(c.sampling_mesh, mesh)
   sharding.rows(c.prompts_per_step, 1, drawing_mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   for each in (mesh, drawing_mesh):

@@ -101,9 +101,6 @@ class Actor:
     known = {"model": model, "temperature": sampling_.temperature}
     self._measured = jax.jit(functools.partial(policy.measured, **known))
     self._logprobs = jax.jit(_from_host(reference, known))
-    self._cast = jax.jit(
-      functools.partial(jax.tree.map, lambda leaf: leaf.astype(model.dtype))
-    )
     self._values = jax.jit(functools.partial(policy.values, model=model))
 
   def play(
@@ -158,11 +155,13 @@ class Actor:
 
   def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
     special, mesh = self._tokenizer.special, self._drawing_mesh
+    given = self._moved(sharding.put(prompts, self._mesh), mesh)
+    policy_ = self._drawn_from({part: params[part] for part in _PARTS})
     with sharding.over(mesh):
       rollout = sampling.sample(
-        self._drawn_from({part: params[part] for part in _PARTS}),
-        sharding.put(prompts, mesh),
-        rng,
+        policy_,
+        given,
+        sharding.relaid(rng, sharding.replicated(mesh)),
         model=self._model,
         max_new_tokens=self._sampling.max_new_tokens,
         stop_ids=special.stop,
@@ -170,17 +169,22 @@ class Actor:
         temperature=self._sampling.temperature,
         copies=self._sampling.samples,
       )
-    return sharding.own(rollout, mesh)
+    return sharding.own(self._moved(rollout, self._mesh), self._mesh)
+
+  def _moved(self, rows: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Rows shared out over the one mesh or the other."""
+    if self._drawing_mesh == self._mesh:
+      return rows
+    return sharding.relaid(rows, sharding.by_rows(mesh))
 
   def _drawn_from(self, params: Params) -> Params:
     """The policy in the model's type, on the mesh of sampling."""
-    if self._model.dtype != jnp.float32:
-      params = self._cast(params)
-    if self._drawing_mesh == self._mesh:
+    dtype = self._model.dtype
+    if self._drawing_mesh == self._mesh and dtype == jnp.float32:
       return params
     axes = step_audio.axis_names(self._model.size)
     lies = sharding.parameters(self._drawing_mesh, axes, params)
-    return jax.device_put(params, lies)
+    return sharding.relaid(params, tuple(jax.tree.leaves(lies)), dtype=dtype)
 
   def _experience(
     self,
