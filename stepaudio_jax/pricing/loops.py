@@ -94,7 +94,7 @@ def _rounds(
 
 
 def _step(module: hlo.Module, body: _Scope, counter: _Place) -> int | None:
-  """What a round adds to the element of the loop's tuple; None where unknown."""
+  """What a round adds to the loop's element or takes from it; None where unknown."""
   if counter.index is None:
     return None
   root = _Place(body, body.computation.root.name)
@@ -107,7 +107,7 @@ def _step(module: hlo.Module, body: _Scope, counter: _Place) -> int | None:
   for old, other in (sides, sides[::-1]):
     value = _value(module, other)
     if _is_element(old, counter.index) and value is not None:
-      return value if new.op.code == "add" else -value
+      return value
   return None
 
 

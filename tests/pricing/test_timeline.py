@@ -89,18 +89,9 @@ def test_a_collective_of_the_sparse_core(start, done):
   ROOT %c = f32[1000]{0} call(%q), to_apply=%gather
 }
 """
-  start = (
-    "%s = ((f32[250]{0}), f32[1000]{0}) async-start(%p), calls=%offloaded, "
-    'async_execution_thread="sparsecore"'
-  )
-  found = priced(
-    V,
-    START[0],
-    start,
-    work("w", 400),
-    "%d = f32[1000]{0} async-done(%s)",
-    before=before,
-  )
+  start = f"%s = ((f32[250]{{0}}), f32[1000]{{0}}) {start}"
+  done = f"%d = f32[1000]{{0}} {done}(%s)"
+  found = priced(V, START[0], start, work("w", 400), done, before=before)
   assert found.expected == pytest.approx(1500 * NS)
   assert found.exposed == pytest.approx(1100 * NS)
 

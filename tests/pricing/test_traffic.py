@@ -76,3 +76,19 @@ def test_a_fusion_with_several_results():
   )
   # Read once, 3200; the large result stays in VMEM, so at most 400 are written.
   assert of(source, "main", "f") == 3200 + 400
+
+
+def test_an_update_in_place_among_several_results():
+  source = fused(
+    "%p.0 = f32[8,100]{1,0} parameter(0)",
+    "%p.1 = f32[100]{0} parameter(1)",
+    "%p.2 = s32[] parameter(2)",
+    "%row = f32[1,100]{1,0} bitcast(%p.1)",
+    "%u = f32[8,100]{1,0} dynamic-update-slice(%p.0, %row, %p.2, %p.2)",
+    "%twice = f32[100]{0} add(%p.1, %p.1)",
+    "ROOT %t = (f32[8,100]{1,0}, f32[100]{0}) tuple(%u, %twice)",
+    operands="%a, %b, %i",
+    result="(f32[8,100]{1,0}, f32[100]{0})",
+  )
+  # b and the scalar are read; one row and the sum are written.
+  assert of(source, "main", "f") == 400 + 4 + 400 + 400
