@@ -55,9 +55,10 @@ def test_a_journal_in_a_bucket_is_whole_when_it_is_flushed(gs, monkeypatch):
   journal.write([{"step": 1}])
   assert logs.read_metrics(gs / "rows.jsonl") == []
   journal.flush()
-  monkeypatch.setattr(logs, "_REWRITE_S", -1.0)
   assert logs.read_metrics(gs / "rows.jsonl") == [{"step": 1}]
-  journal.write([{"step": 2}])
+  with monkeypatch.context() as patch:
+    patch.setattr(logs, "_REWRITE_S", -1.0)  # long ago
+    journal.write([{"step": 2}])
   assert logs.read_metrics(gs / "rows.jsonl") == [{"step": 1}, {"step": 2}]
   journal = logs.Journal(gs / "rows.jsonl", start_step=1)
   journal.write([{"step": 3}])

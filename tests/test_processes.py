@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -176,3 +177,27 @@ def test_the_launcher_names_the_process_that_failed_with_its_last_lines():
   assert f"launch_local: {said}" in done.stderr
   assert "[2] I am 2 5\n" in done.stderr
   assert time.monotonic() - start < 60
+
+
+def test_the_launcher_hands_sigterm_on_to_all():
+  program = (
+    "import signal, sys, time\n"
+    "def leave(*_):\n"
+    "  print('saved', flush=True)\n"
+    "  sys.exit(0)\n"
+    "signal.signal(signal.SIGTERM, leave)\n"
+    "print('ready', flush=True)\n"
+    "time.sleep(100)\n"
+  )
+  launcher = subprocess.Popen(
+    [*LAUNCHER, "--processes", "2", "--", sys.executable, "-c", program],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  heard = [launcher.stderr.readline() for _ in range(2)]
+  assert sorted(heard) == ["[0] ready\n", "[1] ready\n"]
+  launcher.send_signal(signal.SIGTERM)
+  heard = launcher.communicate(timeout=60)[1].splitlines()
+  assert sorted(heard) == ["[0] saved", "[1] saved"]
+  assert launcher.returncode == 0
