@@ -41,9 +41,9 @@ def attend(
 
   A query sees the keys of its own segment, if that is above 0, and with `causal`
   only those of its own slot or earlier ones. Each of `past` is (k_BKSh, v_BKSh,
-  segment_BS) of earlier slots, all of them visible by segment alone; all parts share
-  one softmax, so the past need not be copied to lie beside the new keys. A past of
-  fewer rows is not repeated either: each of its rows serves equally many that touch.
+  visible_BTS) of earlier slots (`visible`); all parts share one softmax, so the past
+  need not be copied to lie beside the new keys. A past of fewer rows is not repeated
+  either: each of its rows serves equally many that touch.
 
   Args:
     kernel: one of `KERNELS`, for attention without a past; all give the same up to
@@ -61,13 +61,10 @@ def attend(
   q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
   q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
   q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
-  visible = same_segment(query_segment_BT, key_segment_BT)
+  own_BTT = same_segment(query_segment_BT, key_segment_BT)
   if causal:
-    visible &= jnp.tril(jnp.ones((1, length, length), bool))
-  parts = [(k_BKTh, v_BKTh, visible)]
-  for k_BKSh, v_BKSh, segment_BS in past:
-    own_BS = jnp.repeat(segment_BS, rows // segment_BS.shape[0], axis=0)
-    parts.append((k_BKSh, v_BKSh, same_segment(query_segment_BT, own_BS)))
+    own_BTT &= jnp.tril(jnp.ones((1, length, length), bool))
+  parts = [(k_BKTh, v_BKTh, own_BTT), *past]
 
   def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
     scores_BKGTS = _scores(q_BKXh, k_BKSh).reshape(*q_BKGTh.shape[:4], -1)
@@ -283,3 +280,9 @@ def heads_first(x_BTKh: Array) -> Array:
 def same_segment(query_BT: Array, key_BS: Array) -> Array:
   """bool [B, T, S]: both in one segment, and not in padding."""
   return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
+
+
+def visible(query_segment_BT: Array, past_segment_BS: Array) -> Array:
+  """bool [B, T, S] of a past, whose rows may be fewer; the same in every layer."""
+  rows = query_segment_BT.shape[0] // past_segment_BS.shape[0]
+  return same_segment(query_segment_BT, jnp.repeat(past_segment_BS, rows, axis=0))

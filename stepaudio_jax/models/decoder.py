@@ -134,12 +134,12 @@ class Layer(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, past, past_segments, segment_BT, rotation):
+  def __call__(self, x_BTD, past, past_visible, segment_BT, rotation):
     size = self.size
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="attn_norm")
     seen = [
-      (*keys, segment_BS)
-      for keys, segment_BS in zip(past or (), past_segments, strict=True)
+      (*keys, visible_BTS)
+      for keys, visible_BTS in zip(past or (), past_visible, strict=True)
     ]
     attend = Attention(size, self.dtype, self.kernel, name="attn")
     out_BTD, new = attend(norm(x_BTD), segment_BT, rotation, seen)
@@ -223,8 +223,8 @@ class Decoder(nn.Module):
     x_BTD = layers.constrain(x_BTD, "batch", "length", "embed")
     seen = caches or ()
     past = None if caches is None else tuple((c.k_ZBKSh, c.v_ZBKSh) for c in seen)
-    segments = tuple(c.segment_BS for c in seen)
-    x_BTD, new = self.layers(x_BTD, past, segments, segment_BT, rotation)
+    visible = tuple(attention.visible(segment_BT, c.segment_BS) for c in seen)
+    x_BTD, new = self.layers(x_BTD, past, visible, segment_BT, rotation)
     if new is not None:
       used = jnp.asarray(x_BTD.shape[1], jnp.int32)
       axes = (None, "batch", "kv_heads", None, None)

@@ -59,7 +59,7 @@ def test_a_recipes_kernel_is_called_and_never_beside_a_past(monkeypatch):
   q, k, v, segment, _ = operands()
   attention.attend(q, k, v, segment, segment, causal=True, kernel="splash")
   assert calls == [True]
-  past = ((k, v, segment),)
+  past = ((k, v, attention.visible(segment, segment)),)
   attention.attend(q, k, v, segment, segment, causal=True, past=past, kernel="splash")
   assert calls == [True]
 
