@@ -16,13 +16,13 @@ from tests import tones
 from tests.test_train_rl import wired
 
 
-
 def main(world, workdir, fsdp, tensor):
-  tones.LITTLE = dataclasses.replace(tones.LITTLE, kv_heads=tones.LITTLE.heads)
+  tones.LITTLE = dataclasses.replace(tones.LITTLE, heads=4, kv_heads=4, head_width=4)
   sizes.SIZES["tiny"] = tones.LITTLE
   think_format.score = lambda example, text: len(text) % 7 / 7  # random replies differ
   world = pathlib.Path(world)
   if not world.exists():
+    world.mkdir()
     tones.world(world)
     tones.policy(world / "sft")
     return
@@ -31,7 +31,7 @@ def main(world, workdir, fsdp, tensor):
   c.prompts_per_step = c.heldout.batch_size = 4
   c.mesh.data, c.mesh.fsdp = -1, int(fsdp)
   c.sampling_mesh.tensor = int(tensor)
-  c.rewards.learned = {}
+  c.reward_model, c.rewards.learned = None, {}
   c.rewards.rules = {"audio": {"think_format": 1.0}, "text": {"think_format": 1.0}}
   train_rl.run(c, workdir)
 

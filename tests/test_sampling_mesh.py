@@ -47,7 +47,9 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "fsdp", "tensor"), [(1, 4, 2), (1, 2, 4), (2, 4, 4)])
+@pytest.mark.parametrize(
+  ("processes", "fsdp", "tensor"), [(1, 4, 2), (1, 2, 4), (2, 4, 4)]
+)
 def test_a_mesh_for_sampling_changes_nothing(alone, tmp_path, processes, fsdp, tensor):
   """Two processes: the mesh of sampling splits matrices over both of them."""
   split = {"processes": processes, "devices": 4 // processes}
