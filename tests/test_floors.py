@@ -12,7 +12,7 @@ FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
   {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
-  | {"workdirs", "hf", "logs", "pricing"},
+  | {"workdirs", "hf", "logs", "pricing", "judges"},
   {"steps", "origins", "evals", "rollout", "preemption"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"},
 )
