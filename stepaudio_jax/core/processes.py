@@ -81,6 +81,11 @@ def first() -> bool:
   return jax.process_index() == 0
 
 
+def index() -> int:
+  """Which of the processes this is."""
+  return jax.process_index()
+
+
 def barrier(name: str) -> None:
   """Returns once every process has come here."""
   if jax.process_count() > 1:
@@ -112,6 +117,11 @@ def part(items: Sequence[T]) -> Sequence[T]:
   """Those of this process, of items that go with the rows of a batch of all."""
   size = len(items) // jax.process_count()
   return items[jax.process_index() * size :][:size]
+
+
+def every(items: Sequence[T]) -> Sequence[T]:
+  """Of a list that all processes have, this one's: each N-th of N processes."""
+  return items[jax.process_index() :: jax.process_count()]
 
 
 def share(items: Mapping[str, T]) -> dict[str, T]:

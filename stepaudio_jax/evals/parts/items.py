@@ -59,3 +59,9 @@ def talk(name: str, messages: list[dict[str, Any]], at: str, folder: str) -> Dia
     ValueError: naming the place and what is wrong there.
   """
   return schema.dialogue(Row({"id": name, "messages": messages}, at, folder))
+
+
+def not_asked(name: str, why: str, sample: int) -> dict[str, Any]:
+  """The row of an item without a reply."""
+  nothing = dict.fromkeys(("raw", "think", "reply", "think_tokens"))
+  return {"id": name, "sample": sample, **nothing, "truncated": False, "failed": why}

@@ -120,20 +120,42 @@ def prompts(
   frames = hearing.store(model.params, cache)
   clips = {key(audio): audio for talk in talks for audio in talk.audio}
   hearing.fill(frames, clips, model.params, model.size, encode_batch)
+  made = of_frames(
+    model.tokenizer, talks, key, frames, max_tokens=max_tokens, thinking=thinking
+  )
+  if not made.fitting:
+    reasons = [f"{prompt.id!r}: {why}" for prompt, why in made.failed[:LISTED]]
+    raise ValueError("\n  ".join(["no prompt can be asked:", *reasons]))
+  return made
+
+
+def of_frames(
+  tokenizer: Tokenizer,
+  talks: Sequence[Dialogue],
+  key: Callable[[Audio], str],
+  frames: Frames,
+  *,
+  max_tokens: int,
+  thinking: bool = True,
+  frames_multiple: int = 2,
+) -> Prompts:
+  """`prompts` of clips whose frames are there; perhaps none of them fits.
+
+  Args:
+    frames_multiple: even; the shape's longest chunk is rounded up to a multiple, so
+      that several sets of prompts share programs.
+  """
   rendering = Rendering(prompt=True, turns="last", thinking=thinking)
   fitting, failed = [], []
   for talk in talks:
-    prompt = _prompt(talk, key, frames, model.tokenizer, rendering)
+    prompt = _prompt(talk, key, frames, tokenizer, rendering)
     tokens = len(prompt.example.token_T)
     if tokens <= max_tokens:
       fitting.append(prompt)
     else:
       failed.append((prompt, f"{tokens} tokens, there is room for {max_tokens}"))
   examples.report_skipped([Skipped(p.id, why) for p, why in failed], len(fitting))
-  if not fitting:
-    reasons = [f"{prompt.id!r}: {why}" for prompt, why in failed[:LISTED]]
-    raise ValueError("\n  ".join(["no prompt can be asked:", *reasons]))
-  limits = _limits(fitting, max_tokens)
+  limits = _limits(fitting, max_tokens, frames_multiple)
   return Prompts(frames, tuple(fitting), tuple(failed), limits, thinking)
 
 
@@ -159,13 +181,13 @@ def _prompt(
   return Prompt(row, example, keys, tuple(count for clip in counts for count in clip))
 
 
-def _limits(fitting: Sequence[Prompt], max_tokens: int) -> Limits:
-  longest = max(len(prompt.example.token_T) for prompt in fitting)
+def _limits(fitting: Sequence[Prompt], max_tokens: int, multiple: int) -> Limits:
+  longest = max((len(prompt.example.token_T) for prompt in fitting), default=0)
   rounded = -(-longest // ROUNDED_TOKENS) * ROUNDED_TOKENS
   frames = max(max(prompt.clip_frames, default=0) for prompt in fitting)
   return Limits(
     max_tokens=min(rounded, max_tokens),
-    max_clips=max(len(prompt.clip_frames) for prompt in fitting),
+    max_clips=max((len(prompt.clip_frames) for prompt in fitting), default=0),
     # An odd last frame has a neighbour that the adaptor's convolution reads.
-    max_clip_frames=frames + frames % 2,
+    max_clip_frames=-(-frames // multiple) * multiple,
   )

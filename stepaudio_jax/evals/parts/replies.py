@@ -100,9 +100,9 @@ def replies(
     for start in range(0, len(prompts.fitting), WINDOW):
       window = prompts.fitting[start : start + WINDOW]
       found: dict[int, list[Reply]] = {}
-      for places in _by_length(window, options.batch_size):
+      for places in by_length(window, options.batch_size):
         asked = [window[place] for place in places]
-        said = _batch(params, model, asked, prompts, options)
+        said = batch(params, model, asked, prompts, options)
         for k, place in enumerate(places):
           found[place] = said[k * options.samples : (k + 1) * options.samples]
         bar.update(len(asked))
@@ -110,20 +110,26 @@ def replies(
         yield from found[place]
 
 
-def _by_length(window: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
+def by_length(window: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
   """Batches of places, short prompts first: no row is padded to a far longer one."""
   places = sorted(range(len(window)), key=lambda k: len(window[k].example.token_T))
   for start in range(0, len(places), batch_size):
     yield places[start : start + batch_size]
 
 
-def _batch(
+def batch(
   params: Params,
   model: Model,
   asked: Sequence[Prompt],
   prompts: Prompts,
   options: Options,
 ) -> list[Reply]:
+  """Replies to at most `batch_size` prompts; samples of a prompt come together.
+
+  Args:
+    params: adaptor and decoder, on the device.
+    prompts: what the asked ones belong to.
+  """
   rollout = _sampled(params, model, asked, prompts, options)
   if not np.isfinite(rollout.logprob_BT).all():
     names = [prompt.id for prompt in asked]

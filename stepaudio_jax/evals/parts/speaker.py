@@ -1,0 +1,174 @@
+"""A checkpoint that answers windows of dialogues, batch by batch.
+
+Windows and their batches follow from the list of dialogues alone, not from what has
+been answered before or by how many processes, so a resumed run gives the same bits.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+
+from stepaudio_jax.audio import io as audio_io
+from stepaudio_jax.audio.decoder import AudioError
+from stepaudio_jax.core.types import Params
+from stepaudio_jax.data import features
+from stepaudio_jax.data.schema import Audio, Dialogue
+from stepaudio_jax.data.store import Store
+from stepaudio_jax.evals.parts import budgets, hearing
+from stepaudio_jax.evals.parts import prompts as prompts_lib
+from stepaudio_jax.evals.parts import replies as replies_lib
+from stepaudio_jax.evals.parts.items import not_asked
+from stepaudio_jax.evals.parts.prompts import Prompts
+from stepaudio_jax.evals.parts.replies import Options, Reply
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.workdirs import Model
+
+WINDOW = 8  # batches that are sorted by length together
+_FRAMES_MULTIPLE = 128  # of encoder frames a chunk: about 5 s
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Speaker:
+  """A model and where it keeps the encoder frames of what it hears."""
+
+  model: Model
+  cache: epath.Path
+
+  @functools.cached_property
+  def _frames(self) -> Store:
+    return hearing.store(self.model.params, self.cache)
+
+  @functools.cached_property
+  def _encode(self) -> features.Encode:
+    encoder = self.model.params["encoder"]
+    return hearing.replicas(encoder, StepAudio(self.model.size))
+
+  @functools.cached_property
+  def _params(self) -> Params:
+    needed = {part: self.model.params[part] for part in ("adaptor", "decoder")}
+    return jax.device_put(needed)
+
+  def window(self, options: Options) -> int:
+    """Dialogues that `answers` is to be given at a time."""
+    return WINDOW * options.batch_size
+
+  def answers(
+    self,
+    talks: Sequence[Dialogue],
+    options: Options,
+    wanted: set[str],
+    budget: int | None = None,
+  ) -> Iterator[list[Row]]:
+    """Rows of the replies to the last turn, a batch at a time; all samples of one.
+
+    Args:
+      talks: a window; the batches are those of all of it.
+      wanted: ids that are asked for; a batch without any is left out.
+      budget: tokens after which a thought is closed for it, see budgets.replies.
+
+    Yields:
+      {"id", "sample", "raw", "think", "reply", "think_tokens", "truncated", "failed"};
+      what cannot be asked has its reason in "failed" and None for the reply.
+    """
+    talks, failed = self._heard(talks)
+    prompts = self._prompts(talks, options, budget)
+    failed |= {prompt.dialogue_id: why for prompt, why in prompts.failed}
+    lost = [(name, why) for name, why in failed.items() if name in wanted]
+    if lost:
+      yield [not_asked(*one, n) for one in lost for n in range(options.samples)]
+    for places in replies_lib.by_length(prompts.fitting, options.batch_size):
+      asked = [prompts.fitting[place] for place in places]
+      if wanted.isdisjoint(prompt.dialogue_id for prompt in asked):
+        continue
+      given = (self._params, self.model, asked, prompts, options)
+      if budget is None:
+        said = replies_lib.batch(*given)
+      else:
+        said = budgets.replies(*given, budget=budget)
+      yield [self._row(reply) for reply in said if reply.prompt.dialogue_id in wanted]
+
+  def say(
+    self, conversations: Sequence[list[Row]], options: Options
+  ) -> list[str | None]:
+    """Answers to messages of text alone, thoughts left out; None where none came."""
+    talks = [
+      Dialogue(str(n), {"id": str(n), "messages": [*messages]}, ())
+      for n, messages in enumerate(conversations)
+    ]
+    found: dict[str, str | None] = {}
+    for start in range(0, len(talks), self.window(options)):
+      window = talks[start : start + self.window(options)]
+      for rows in self.answers(window, options, {talk.id for talk in window}):
+        found |= {row["id"]: row["reply"] for row in rows}
+    return [found[talk.id] for talk in talks]
+
+  def _prompts(
+    self, talks: Sequence[Dialogue], options: Options, budget: int | None
+  ) -> Prompts:
+    room = options.room(self.model.size.max_positions)
+    return prompts_lib.of_frames(
+      self.model.tokenizer,
+      talks,
+      _content_key,
+      self._frames,
+      max_tokens=room - budgets.tokens(self.model.tokenizer, budget),
+      frames_multiple=_FRAMES_MULTIPLE,
+    )
+
+  def _heard(
+    self, talks: Sequence[Dialogue]
+  ) -> tuple[Sequence[Dialogue], dict[str, str]]:
+    """The dialogues whose recordings can be decoded, and what ails the others."""
+    try:
+      self._fill(talks)
+    except AudioError:
+      found = {talk.id: _problem(talk) for talk in talks}
+      problems = {name: problem for name, problem in found.items() if problem}
+    else:
+      return talks, {}
+    for name, problem in problems.items():
+      logging.warning("item %r cannot be heard: %s", name, problem)
+    talks = [talk for talk in talks if talk.id not in problems]
+    self._fill(talks)
+    return talks, problems
+
+  def _fill(self, talks: Sequence[Dialogue]) -> None:
+    clips = {_content_key(audio): audio for talk in talks for audio in talk.audio}
+    features.fill_frames(
+      self._frames, clips, self._encode, batch_size=hearing.BATCH_SIZE
+    )
+
+  def _row(self, reply: Reply) -> Row:
+    """What is kept of a reply."""
+    return {
+      "id": reply.prompt.dialogue_id,
+      "sample": reply.sample,
+      "raw": reply.text,
+      "think": reply.think,
+      "reply": reply.answer,
+      "think_tokens": len(self.model.tokenizer.encode(reply.think)),
+      "truncated": reply.truncated,
+      "failed": None,
+    }
+
+
+def _problem(talk: Dialogue) -> str | None:
+  """Why a recording of it cannot be used."""
+  try:
+    for audio in talk.audio:
+      features.mels(audio)
+  except AudioError as error:
+    return str(error)
+  return None
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _content_key(audio: Audio) -> str:
+  return audio_io.content_key(audio.source, audio.start_s, audio.end_s, name=audio.name)
