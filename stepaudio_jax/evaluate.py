@@ -3,8 +3,9 @@ r"""Benchmarks of a checkpoint: JSON, items, a table and a plot of each.
   python -m stepaudio_jax.evaluate --checkpoint runs/sft --benchmark world \
     --data runs/world
 
-A benchmark is a file of evals/. Without --out the results lie in the checkpoint's
-workdir under evaluation/<step>.
+A benchmark is a file of evals/; its files lie in DATA/<name> or in DATA itself. Without
+--out the results lie in the checkpoint's workdir under evaluation/<step>. A run that
+was killed goes on where it was; the same command in several processes shares the work.
 """
 
 import argparse
@@ -19,8 +20,11 @@ from typing import Any
 import jax
 from etils import epath
 
-from stepaudio_jax import evals
-from stepaudio_jax.core import entry, errors, files, recipe, storage
+from stepaudio_jax import evals, workdirs
+from stepaudio_jax.core import entry, errors, files, processes, recipe, storage
+from stepaudio_jax.evals.parts import controls as controls_lib
+from stepaudio_jax.evals.parts import judging, pages, suite
+from stepaudio_jax.evals.parts.speaker import Speaker
 
 
 def benchmark_names() -> list[str]:
@@ -46,6 +50,11 @@ def run(
   temperature: float | None = None,
   seed: int | None = None,
   silence: bool | None = None,
+  samples: int | None = None,
+  controls: Sequence[str] | None = None,
+  budgets: Sequence[int] | None = None,
+  judge: str | None = None,
+  judge_key: str | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
 
@@ -55,8 +64,11 @@ def run(
     out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
-    batch_size, max_new_tokens, temperature, seed, silence: see the benchmark's Options;
-      None is its default.
+    batch_size, max_new_tokens, temperature, seed, silence, samples, controls, budgets:
+      see the benchmark's Options; None is its default.
+    judge: of the benchmarks that can be judged: "rule", a checkpoint, or
+      "https://HOST/v1#MODEL"; None is each one's own default.
+    judge_key: the environment variable that holds the endpoint's key.
 
   Raises:
     ValueError: an unknown benchmark, options that are impossible or that a benchmark
@@ -66,7 +78,12 @@ def run(
   modules = {name: load_benchmark(name) for name in benchmarks}
   given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
   given |= {"temperature": temperature, "seed": seed, "silence": silence}
-  given = {key: value for key, value in given.items() if value is not None}
+  given |= {"samples": samples, "controls": controls, "budgets": budgets}
+  given = {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in given.items()
+    if value is not None
+  }
   options = {name: _options(name, module, given) for name, module in modules.items()}
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
@@ -77,29 +94,60 @@ def run(
   workdir = step_folder.parent.parent
   entry.compilation_cache(workdir / "xla_cache")
   out = files.absolute(out or workdir / "evaluation" / step_folder.name)
+  cache = epath.Path(cache) if cache else out / "cache"
+  asked = {name: module for name, module in modules.items() if hasattr(module, "read")}
+  judges = judging.judges(asked, judge, judge_key, cache)
+  speaker = Speaker(_loaded(suite, step_folder), cache) if asked else None
   summaries = {}
   for name, module in modules.items():
-    model = module.load(step_folder)
-    summary, items = module.evaluate(
-      dataclasses.replace(model, params=jax.device_put(model.params)),
-      data_folder,
-      cache=epath.Path(cache) if cache else out / "cache",
-      options=options[name],
-      limit=limit,
-    )
-    settings = {"step": int(step_folder.name), "data": str(data)} | summary["settings"]
+    place = data_folder / name if (data_folder / name).is_dir() else data_folder
+    known = {"data": str(data), "step": int(step_folder.name)}
+    if name in asked:
+      summary, items = suite.evaluate(
+        module,
+        speaker,
+        place,
+        out=out,
+        options=options[name],
+        judge=judges[name],
+        limit=limit,
+        known={"checkpoint": str(step_folder)},
+      )
+    else:
+      model = _loaded(module, step_folder)
+      summary, items = module.evaluate(
+        model, place, cache=cache, options=options[name], limit=limit
+      )
     summary = {"benchmark": name, "checkpoint": str(checkpoint)} | summary
-    summaries[name] = summary | {"settings": settings}
-    _write(out, name, module, summaries[name], items)
+    summaries[name] = summary | {"settings": known | summary["settings"]}
+    if processes.first():
+      _write(out, name, module, summaries[name], items)
   return summaries
 
 
+def _loaded(module: ModuleType, step_folder: epath.Path) -> Any:
+  """What the benchmark needs of the checkpoint, on the device."""
+  model = getattr(module, "load", workdirs.load_model)(step_folder)
+  return dataclasses.replace(model, params=jax.device_put(model.params))
+
+
+def page(summary: dict[str, Any]) -> str:
+  """A benchmark's summary in Markdown."""
+  return _shown(load_benchmark(summary["benchmark"])).page(summary)
+
+
+def _shown(module: ModuleType) -> ModuleType:
+  """Where its page and plot are."""
+  return pages if hasattr(module, "read") else module
+
+
 def _options(name: str, module: ModuleType, given: dict[str, Any]) -> Any:
-  known = [field.name for field in dataclasses.fields(module.Options)]
+  kind = suite.Options if hasattr(module, "read") else module.Options
+  known = [field.name for field in dataclasses.fields(kind)]
   unknown = sorted(set(given) - set(known))
   if unknown:
     raise ValueError(f"benchmark {name!r} has no option {unknown}; it has {known}")
-  return module.Options(**module.DEFAULTS | given)
+  return kind(**module.DEFAULTS | given)
 
 
 def _write(
@@ -111,10 +159,10 @@ def _write(
 ) -> None:
   lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
   picture = io.BytesIO()
-  module.plot(summary).savefig(picture, format="png", dpi=120)
+  _shown(module).plot(summary).savefig(picture, format="png", dpi=120)
   for ending, content in {
     "items.jsonl": "".join(lines).encode(),
-    "md": module.page(summary).encode(),
+    "md": page(summary).encode(),
     "png": picture.getvalue(),
     "json": json.dumps(summary, indent=1, allow_nan=False).encode(),
   }.items():
@@ -162,6 +210,14 @@ def parser() -> argparse.ArgumentParser:
     "seed": (int, "of the draws"),
   }.items():
     add(f"--{name}", type=kind, metavar="N", help=f"{what}; else {_own(name)}")
+  add("--samples", type=int, metavar="K", help="replies to each item: pass@k, majority")
+  known = controls_lib.names()[1:]
+  add("--controls", nargs="+", choices=known, help="ask again with other sound")
+  add(
+    "--budgets", type=int, nargs="+", metavar="N", help="close thoughts after N tokens"
+  )
+  add("--judge", metavar="WHO", help="rule, a checkpoint, or https://HOST/v1#MODEL")
+  add("--judge_key", metavar="VARIABLE", help="of the environment, with the key")
   add(
     "--no-silence",
     action="store_false",
@@ -175,8 +231,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
   arguments = vars(parser().parse_args(argv))
   with errors.readable("evaluate"):
+    processes.start()
     for summary in run(**arguments).values():
-      print(load_benchmark(summary["benchmark"]).page(summary))
+      print(page(summary))
 
 
 if __name__ == "__main__":

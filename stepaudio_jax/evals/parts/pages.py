@@ -69,7 +69,9 @@ def _controls_table(result: Row) -> str:
     left = _interval(entry["metrics"][main])
     rows.append([control, "all", left, _points(entry["drop"])])
     for kind, drops in entry["group_drops"].items():
-      left = {group: some["metrics"][main] for group, some in entry["groups"][kind].items()}
+      left = {
+        group: some["metrics"][main] for group, some in entry["groups"][kind].items()
+      }
       rows += [
         [control, group, _interval(left[group]), _points(drop)]
         for group, drop in drops.items()

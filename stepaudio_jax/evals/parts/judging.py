@@ -1,0 +1,53 @@
+"""Who judges the replies of which benchmark."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from etils import epath
+
+from stepaudio_jax import workdirs
+from stepaudio_jax.core import storage
+from stepaudio_jax.evals.parts import suite
+from stepaudio_jax.evals.parts.speaker import Speaker
+from stepaudio_jax.judges import choice, endpoint, local
+from stepaudio_jax.judges.questions import Judge
+
+LOCAL = {"temperature": 0.0, "max_new_tokens": 1024, "batch_size": 16}
+
+
+def judges(
+  modules: Mapping[str, ModuleType],
+  asked: str | None,
+  key_variable: str | None,
+  cache: epath.Path,
+) -> dict[str, Judge | None]:
+  """By the name of each benchmark its judge; None is its rule.
+
+  Args:
+    modules: benchmarks with JUDGES.
+    asked: as people write it (judges/choice.py); None is each one's first.
+    key_variable: of the environment, with the endpoint's key.
+
+  Raises:
+    ValueError: a benchmark needs a judge and none is named, or can use none.
+  """
+  kind = asked and choice.choice(asked).kind
+  judge = None if kind in (None, choice.RULE) else _judge(asked, key_variable, cache)
+  found = {}
+  for name, module in modules.items():
+    wants_rule = asked is None and module.JUDGES[0] == choice.RULE
+    found[name] = None if wants_rule or "judge" not in module.JUDGES else judge
+    suite.check_judge(module, found[name])
+  return found
+
+
+def _judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
+  chosen = choice.choice(asked)
+  if chosen.kind == "endpoint":
+    settings = endpoint.Settings(key_variable=key_variable)
+    return endpoint.Endpoint(chosen.place, chosen.model, settings)
+  step_folder = storage.step_folder(chosen.place)
+  options = suite.Options(**LOCAL)
+  speaker = Speaker(workdirs.load_model(step_folder), cache)
+  described = {"model": str(chosen.place), "step": int(step_folder.name), **LOCAL}
+  return local.LocalJudge(lambda asked: speaker.say(asked, options), described)
