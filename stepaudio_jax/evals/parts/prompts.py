@@ -184,7 +184,7 @@ def _prompt(
 def _limits(fitting: Sequence[Prompt], max_tokens: int, multiple: int) -> Limits:
   longest = max((len(prompt.example.token_T) for prompt in fitting), default=0)
   rounded = -(-longest // ROUNDED_TOKENS) * ROUNDED_TOKENS
-  frames = max(max(prompt.clip_frames, default=0) for prompt in fitting)
+  frames = max((max(p.clip_frames, default=0) for p in fitting), default=0)
   return Limits(
     max_tokens=min(rounded, max_tokens),
     max_clips=max((len(prompt.clip_frames) for prompt in fitting), default=0),
