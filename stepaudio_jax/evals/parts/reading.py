@@ -84,9 +84,15 @@ class Entry:
     self.faults.append(f"{self.row.at}: {text}")
 
   def text(self, key: str, default: str | None = None) -> str:
-    """A non-empty string; without a `default` its absence is a fault."""
-    absent = () if default is None else (default,)
-    return self._read(lambda: fields.text(self.row, key, *absent), "")
+    """A non-empty string; without a `default` its absence is a fault.
+
+    In the place of a string some data sets of AudioBench have {"text": …, "audio": …}.
+    """
+    row, absent = self.row, () if default is None else (default,)
+    inner = row.value.get(key)
+    if isinstance(inner, dict) and "text" in inner:
+      row, key = jsonl.Row(inner, f"{row.at}: {key!r}", row.folder), "text"
+    return self._read(lambda: fields.text(row, key, *absent), "")
 
   def number_or_text(self, key: str) -> str:
     """Ids and counts, which some files hold as numbers."""
@@ -129,6 +135,8 @@ class Entry:
   def audio(self, key: str) -> dict[str, Any]:
     """The block of a message: a path to a file that is there, or the file's bytes."""
     value = self.row.value.get(key)
+    if isinstance(value, dict) and isinstance(value.get("audio"), dict):
+      value = value["audio"]  # {"text", "audio"}, as AudioLLMs ship their contexts
     data = value.get("bytes") if isinstance(value, dict) else None
     if data is not None:
       if isinstance(data, bytes) and data:
@@ -191,7 +199,8 @@ def items(
   folder: epath.PathLike,
   patterns: Sequence[str],
   item: Callable[[Entry], Item | None],
-  key: str | None = "id",
+  key: str = "id",
+  numbered: bool = False,
 ) -> list[Item]:
   """All items of a folder, in the order of its files.
 
@@ -199,8 +208,10 @@ def items(
     folder: or one of its files.
     patterns: names of files, or globs, the first that is there is read; a glob stands
       for one file, shipped.PARQUET for all that there are.
-    item: reads a row; what is wrong with it goes to the row's faults.
-    key: of the id; None names items by split and number.
+    item: reads a row; what is wrong with it goes to the row's faults. None without a
+      fault leaves the row out.
+    key: of the id.
+    numbered: a row without an id is named by its split and number.
 
   Raises:
     ValueError: everything that is wrong, with file, line or row, and id.
@@ -213,14 +224,15 @@ def items(
   faults, out = [], []
   for row in _entries(paths, places, faults):
     at = row.row.at
-    row.call(row.number_or_text(key) if key else f"{row.split}-{row.number}")
+    nameless = numbered and row.row.value.get(key) is None
+    row.call(f"{row.split}-{row.number}" if nameless else row.number_or_text(key))
     if row.name in seen and row.name:
       row.fault(f"its id {row.name!r} is that of {seen[row.name]}")
     seen.setdefault(row.name, at)
     out.append(item(row))
     faults += row.faults
   _check(folder, faults, len(out))
-  return out
+  return [one for one in out if one is not None]
 
 
 def _entries(
