@@ -273,8 +273,8 @@ def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
   except (ValueError, RecursionError):
     raise _Failed(f"not JSON: {text[:_SHOWN]!r}") from None
-  if not isinstance(value, dict) or ("error" in value and "choices" not in value):
-    raise _Failed(f"no chat completion: {_message(text)}")
+  if not isinstance(value, dict):
+    raise _Failed(f"no chat completion: {text[:_SHOWN]}")
   return value
 
 

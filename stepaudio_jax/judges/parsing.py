@@ -97,7 +97,7 @@ def numbered(value: Any, key: str, count: int) -> list[dict[str, Any]] | None:
 def json_object(raw: str | None) -> dict[str, Any] | None:
   """The one object between the outermost braces, or else in a fence.
 
-  None where it is broken, names a key twice, holds NaN, or where two fences differ.
+  None where it is broken or names a key twice, or where two fences differ.
   """
   text = _spoken(raw)
   start, end = text.find("{"), text.rfind("}")
@@ -124,7 +124,7 @@ def _word(line: str, yes: str, no: str) -> bool | None:
 
 def _object(text: str) -> dict[str, Any] | None:
   try:
-    value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
+    value = json.loads(text, object_pairs_hook=_unique)
   except (ValueError, RecursionError):
     return None
   return value if isinstance(value, dict) else None
@@ -135,7 +135,3 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
   if len(value) < len(pairs):
     raise ValueError(f"a key is there twice: {[key for key, _ in pairs]}")
   return value
-
-
-def _refused(constant: str) -> None:
-  raise ValueError(f"{constant} is no JSON number")

@@ -119,6 +119,15 @@ def test_a_server_that_answers_nothing_stops_the_run():
   assert len(server.requests) == 3
 
 
+def test_questions_without_a_reply_do_not_add_up_over_those_with_one():
+  def reply(number, _):
+    return servers.Answer("busy", 503) if number % 2 else servers.completion("YES")
+
+  with servers.serving(reply) as server:
+    judge = asked(server.url, retries=0, give_up=2)
+    assert judge.answers(questions(6)) == ["YES", None] * 3
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_a_refusal_stops_the_run_with_the_servers_words(status):
   refusal = servers.Answer({"error": {"message": "no such m/odel"}}, status)

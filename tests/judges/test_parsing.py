@@ -81,7 +81,7 @@ def test_a_criterion_in_a_fence_or_between_braces(raw):
     '```{"criteria_met": true}```\n```{"criteria_met": false}```',
     '{"criteria_met": true} no: {"criteria_met": false}',
     '<think>{"criteria_met": true}',
-    "{" * 100_000,
+    '{"a":' * 100_000 + "}",
   ],
 )
 def test_no_criterion_is_guessed(raw):
