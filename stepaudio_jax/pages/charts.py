@@ -1,0 +1,90 @@
+"""Places in a chart, in percent of its width or height, and round ticks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+_LOGARITHMIC = 5  # from this ratio of the ends on, an axis counts doublings
+
+
+class Point(NamedTuple):
+  """A mean with its interval; low and high None where there is none."""
+
+  x: float
+  mean: float
+  low: float | None
+  high: float | None
+
+
+class Axis(NamedTuple):
+  """From values to percent; `marks` are (percent, value)."""
+
+  low: float
+  high: float
+  logarithmic: bool
+  ticks: tuple[float, ...]
+
+  def place(self, value: float) -> float:
+    low, high = self.low, self.high
+    if self.logarithmic:
+      low, high, value = (math.log2(v) for v in (low, high, value))
+    return 100 * (value - low) / (high - low)
+
+  @property
+  def marks(self) -> list[tuple[float, float]]:
+    return [(self.place(tick), tick) for tick in self.ticks]
+
+
+def linear(values: Sequence[float]) -> Axis:
+  """An axis between round numbers around the values."""
+  ticks = nice_ticks(max(values), min(values))
+  return Axis(ticks[0], ticks[-1], False, tuple(ticks))
+
+
+def lengths(values: Sequence[float]) -> Axis:
+  """An axis of counts and lengths: by doublings where they lie far apart."""
+  low, high = min(values), max(values)
+  if low <= 0 or high / low < _LOGARITHMIC:
+    return linear(values)
+  low, high = low / 1.15, high * 1.15
+  first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+  every = max(1, math.ceil((last - first) / 6))
+  ticks = tuple(2.0**k for k in range(first, last + 1, every))
+  return Axis(low, high, True, ticks)
+
+
+def panel(title: str, series: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+  """Means over x with their intervals, one line a name, as places in percent.
+
+  The y axis is a share, 0 to 1. Points of a line lie in the order of their x.
+  """
+  axis = lengths([point.x for line in series.values() for point in line])
+  lines = {}
+  for name, points in series.items():
+    dots = [
+      {
+        "x": axis.place(one.x),
+        "y": 100 - 100 * one.mean,
+        "ends": None if one.low is None else [100 - 100 * one.low, 100 - 100 * one.high],
+        "point": one._asdict(),
+      }
+      for one in sorted(points)
+    ]
+    lines[name] = {"dots": dots, "strokes": [*zip(dots, dots[1:], strict=False)]}
+  return {"title": title, "lines": lines, "marks": axis.marks}
+
+
+def nice_ticks(top: float, bottom: float = 0.0) -> list[float]:
+  """Three to seven round numbers, the first not above bottom, the last not below top.
+
+  Equal bounds get as much room as numbers near 1 need.
+  """
+  spread = top - bottom
+  if spread <= 1e-9 * max(abs(top), 1.0):
+    spread = 1.0
+  size = 10.0 ** math.floor(math.log10(spread))
+  steps = (size * factor for factor in (0.25, 0.5, 1.0, 2.0, 2.5, 5.0))
+  step = next(s for s in steps if spread / s <= 5 + 1e-9)
+  first = math.floor(bottom / step + 1e-9)
+  last = max(first + 2, math.ceil(top / step - 1e-9))
+  return [step * k for k in range(first, last + 1)]
