@@ -8,12 +8,13 @@ _LOGARITHMIC = 5  # from this ratio of the ends on, an axis counts doublings
 
 
 class Point(NamedTuple):
-  """A mean with its interval; low and high None where there is none."""
+  """A mean with its interval; one that stands `apart` is on no line."""
 
   x: float
   mean: float
-  low: float | None
-  high: float | None
+  low: float
+  high: float
+  apart: bool = False
 
 
 class Axis(NamedTuple):
@@ -61,17 +62,16 @@ def panel(title: str, series: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
   axis = lengths([point.x for line in series.values() for point in line])
   lines = {}
   for name, points in series.items():
-    dots = [
-      {
-        "x": axis.place(one.x),
-        "y": 100 - 100 * one.mean,
-        "ends": None if one.low is None else [100 - 100 * one.low, 100 - 100 * one.high],
-        "point": one._asdict(),
-      }
-      for one in sorted(points)
-    ]
-    lines[name] = {"dots": dots, "strokes": [*zip(dots, dots[1:], strict=False)]}
+    dots = [_dot(axis, one) for one in sorted(points)]
+    line = [dot for dot in dots if not dot["point"]["apart"]]
+    lines[name] = {"dots": dots, "strokes": [*zip(line, line[1:], strict=False)]}
   return {"title": title, "lines": lines, "marks": axis.marks}
+
+
+def _dot(axis: Axis, one: Point) -> dict[str, Any]:
+  ends = [100 - 100 * one.low, 100 - 100 * one.high]
+  place = {"x": axis.place(one.x), "y": 100 - 100 * one.mean, "ends": ends}
+  return place | {"point": one._asdict()}
 
 
 def nice_ticks(top: float, bottom: float = 0.0) -> list[float]:

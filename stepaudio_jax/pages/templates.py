@@ -12,7 +12,7 @@ from stepaudio_jax.pages import words
 HERE = pathlib.Path(__file__).parent  # of base.css
 _FORMATS = (
   *(words.percent, words.ends, words.interval, words.points, words.gap, words.sign),
-  *(words.chance, words.number, words.plain),
+  *(words.chance, words.number, words.plain, words.tick),
 )
 # As \uXXXX these are the same JSON and can end no element; the last two end lines of
 # old JavaScript.

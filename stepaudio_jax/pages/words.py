@@ -60,5 +60,10 @@ def number(value: float | None, digits: int = 1) -> str:
   return DASH if value is None else f"{value:.{digits}f}"
 
 
+def tick(share: float) -> str:
+  """A mark of an axis, in percent: 20; −2.5"""
+  return f"{100 * share:g}".replace("-", "−")
+
+
 def plain(name: str) -> str:
   return name.replace("_", " ")

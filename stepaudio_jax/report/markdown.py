@@ -73,13 +73,22 @@ def _mean(cell: Row | None, key: str) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-  """Why cells are marked, one line a checkpoint and column."""
-  return [
-    f"{row['name']}, {column} {UNLIKE}: {'; '.join(cell['unlike'])}"
-    for row in rows
-    for column, cell in row["cells"].items()
-    if cell and cell["unlike"]
-  ]
+  """Why cells are marked: one line a reason and the checkpoints that share it."""
+  marked: dict[str, dict[str, list[str]]] = {}
+  for row in rows:
+    for column, cell in row["cells"].items():
+      for reason in cell["unlike"] if cell else ():
+        marked.setdefault(reason, {}).setdefault(column, []).append(row["name"])
+  lines = []
+  for reason, columns in marked.items():
+    alike: dict[str, list[str]] = {}
+    for column, names in columns.items():
+      alike.setdefault(", ".join(names), []).append(column)
+    lines += [
+      f"{UNLIKE} {reason}: {', '.join(found)} ({names})"
+      for names, found in alike.items()
+    ]
+  return lines
 
 
 def _counts(benchmarks: Mapping[str, Row]) -> list[str]:

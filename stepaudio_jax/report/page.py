@@ -33,11 +33,31 @@ def html(found: Row) -> str:
     drops=drops(benchmarks),
     thinking=thinking(benchmarks),
     samples=samples(benchmarks),
+    groups={name: groups(entry) for name, entry in benchmarks.items()},
+    opponents=opponents(found["pairs"]),
     single_samples={
       (benchmark, name): markdown.samples(one)
       for benchmark, name, one in markdown.reached(benchmarks)
     },
   )
+
+
+def groups(benchmark: Row) -> dict[str, dict[str, Row]]:
+  """{"task: sound": {checkpoint: its entry}}."""
+  out: dict[str, dict[str, Row]] = {}
+  for checkpoint, one in benchmark["checkpoints"].items():
+    for kind, found in one["groups"].items():
+      for name, entry in found.items():
+        out.setdefault(f"{kind}: {name}", {})[checkpoint] = entry
+  return out
+
+
+def opponents(pairs: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+  """{(first, second): its rows}."""
+  out: dict[tuple[str, str], list[Row]] = {}
+  for row in pairs:
+    out.setdefault((row["first"], row["second"]), []).append(row)
+  return out
 
 
 def drops(benchmarks: Mapping[str, Row]) -> Row | None:
@@ -88,8 +108,8 @@ def thinking(benchmarks: Mapping[str, Row]) -> list[Row]:
 
 def _points(rows: Sequence[tuple[Any, float | None, Row]]) -> list[Point]:
   return [
-    Point(length, mean["mean"], mean["low"], mean["high"])
-    for _, length, mean in rows
+    Point(length, mean["mean"], mean["low"], mean["high"], apart=budget == "free")
+    for budget, length, mean in rows
     if length is not None
   ]
 

@@ -182,8 +182,11 @@ def _summary_problems(summary: Row, at: str) -> list[str]:
       out += _span_problems(drop, f"{at}: conditions.{name}: {place}")
   for k, entry in enumerate(summary["budgets"] or ()):
     out += _metric_problems(entry.get("metrics"), f"{at}: budgets[{k}]")
-  for k, entry in ((summary["samples"] or {}).get("pass") or {}).items():
-    out += _span_problems(entry, f"{at}: samples.pass.{k}")
+  drawn = summary["samples"] or {}
+  shares = {f"pass.{k}": one for k, one in (drawn.get("pass") or {}).items()}
+  shares |= {"majority": drawn["majority"]} if drawn.get("majority") else {}
+  for place, entry in shares.items():
+    out += _span_problems(entry, f"{at}: samples.{place}")
   return out
 
 
