@@ -53,15 +53,19 @@ def run(
 def job_of(
   c: ConfigDict, where: Topology, sampling_mesh: Mapping[str, int] | None = None
 ) -> Job:
-  """What a recipe asks of a slice."""
+  """What a recipe asks of a slice.
+
+  Sampling has the devices of training in the same order, as train_rl has it.
+  """
   size = sizes.size(c.size)
+  mesh = sharding.mesh(c.mesh, where.devices)
   drawn = "sampling" in c
   own = c.sampling_mesh if drawn else programs.split_by_heads(size, len(where.devices))
   return Job(
     c=c,
     size=size,
-    mesh=sharding.mesh(c.mesh, where.devices),
-    sampling_mesh=sharding.mesh(sampling_mesh or own, where.devices),
+    mesh=mesh,
+    sampling_mesh=sharding.another_mesh(sampling_mesh or own, mesh),
     prompts=c.prompts_per_step if drawn else c.batch_size,
     copies=c.sampling.samples if drawn else 1,
     new_tokens=c.sampling.max_new_tokens if drawn else REPLY_TOKENS,

@@ -175,6 +175,7 @@ def log_probs(job: Job) -> Program:
   c, size, mesh = job.c, job.size, job.mesh
   limits, width = loader.limits(c.data), size.encoder_width
   count = job.prompts * job.copies
+  sharding.rows(job.prompts, 1, mesh)
   if _draws(c) and c.data.pack:
     asked = (job.prompts, job.copies, job.new_tokens)
     replies = abstract.packed(limits, *asked, width, mesh)

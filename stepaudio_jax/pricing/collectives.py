@@ -3,8 +3,9 @@
 The compiler's cost model says nothing about them. An all-gather, a reduce-scatter and
 an all-to-all of n chips send (n − 1)/n of the whole, an all-reduce twice that (a
 reduce-scatter and an all-gather); rings run both ways around every torus axis that the
-group spans. On an axis that does not close to a ring half the bandwidth is left. Start
-latencies, and congestion between groups, are not in it.
+group spans. On an axis that does not close to a ring, or that the group has a part of,
+half the bandwidth is left. Start latencies, and congestion between groups, are not in
+it.
 """
 
 import dataclasses
@@ -128,12 +129,16 @@ def group_size(op: hlo.Op, chips: int) -> int:
 
 
 def _spanned(group: int, links: Links) -> list[tuple[int, bool]]:
-  """(length, wraps) of the fewest torus axes that hold a group, the longest first."""
+  """(length, wraps) along the fewest torus axes that hold a group, the longest first.
+
+  Of the last axis a group may have a part, which is no ring.
+  """
   axes = sorted(zip(links.shape, links.wrap, strict=True), reverse=True)
-  chosen, chips = [], 1
+  chosen, left = [], group
   for length, wraps in axes:
-    if chips >= group or length == 1:
+    if left == 1 or length == 1:
       break
-    chosen.append((length, wraps))
-    chips *= length
+    part = min(length, left)
+    chosen.append((part, wraps and part == length))
+    left = -(-left // part)
   return chosen

@@ -1,13 +1,40 @@
-"""This machine's devices in the place of a slice."""
+"""This machine's devices in the place of a slice, and slices of no devices at all."""
+
+import dataclasses
+import itertools
 
 import jax
 
 from stepaudio_jax.core import entry
 from stepaudio_jax.fit import command
 from stepaudio_jax.fit.programs import Job
-from stepaudio_jax.pricing import chips
+from stepaudio_jax.pricing import chips, topology
 from stepaudio_jax.pricing.collectives import Links
 from stepaudio_jax.pricing.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """What the order of a mesh is made of."""
+
+  id: int
+  coords: tuple[int, int, int]
+  device_kind: str
+  core_on_chip: int = 0
+  process_index: int = 0
+  slice_index: int = 0
+  platform: str = "tpu"
+
+
+def described(name: str) -> Topology:
+  """A slice as libtpu would describe it: x runs fastest."""
+  links = topology.slice_of(name)
+  lengths = (*links.shape, 1)[:3]
+  places = itertools.product(*map(range, reversed(lengths)))
+  devices = (
+    Device(number, place[::-1], links.chip.kind) for number, place in enumerate(places)
+  )
+  return Topology(name, links, tuple(devices))
 
 
 def here() -> Topology:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from stepaudio_jax import optim, sharding, steps
-from stepaudio_jax.fit import abstract, programs
+from stepaudio_jax.core import entry
+from stepaudio_jax.fit import abstract, command, programs
 from stepaudio_jax.fit.programs import PROGRAMS
 from stepaudio_jax.models import sizes, step_audio
+from stepaudio_jax.pricing import topology
 from tests.fit import slices
 
 # Few and short rows, so that they compile in seconds.
@@ -118,6 +120,39 @@ def test_split_by_heads():
   for name, devices, tensor in (("step_audio_r1", 64, 8), ("step_audio_2_mini", 6, 2)):
     mesh = programs.split_by_heads(sizes.size(name), devices)
     assert mesh == {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
+
+
+@pytest.mark.parametrize("name", topology.EXAMPLES)
+@pytest.mark.parametrize(("size", "tensor"), [("2_mini", 4), ("r1", 8)])
+@pytest.mark.parametrize("recipe", ["sft", "rlvr", "rlhf"])
+def test_sampling_has_the_devices_of_training_in_their_order(
+  recipe, size, tensor, name
+):
+  """As train_rl has it; a mesh made for these lengths would order them otherwise."""
+  where = slices.described(name)
+  c = entry.recipe_of(f"configs/{recipe}.py:size=step_audio_{size}")
+  job = command.job_of(c, where)
+  rows, chips = len(where.devices) // tensor, len(where.devices)
+  lengths = {"data": rows, "fsdp": 1, "tensor": tensor, "context": 1}
+  assert dict(job.sampling_mesh.shape) == lengths
+  assert dict(job.mesh.shape) == lengths | {"data": 1, "fsdp": chips, "tensor": 1}
+  assert [*job.sampling_mesh.devices.flat] == [*job.mesh.devices.flat]
+
+
+def test_the_order_of_training_is_one_of_its_own():
+  """So the test above could fail: on this slice the two orders differ."""
+  where = slices.described("v5p:4x4x4")
+  job = command.job_of(entry.recipe_of("configs/rlvr.py:size=step_audio_r1"), where)
+  alone = sharding.mesh(job.c.sampling_mesh, where.devices)
+  assert [*alone.devices.flat] != [*job.mesh.devices.flat]
+
+
+def test_prompts_that_the_devices_of_training_cannot_share():
+  """As train_rl refuses them: its updates take rows of prompts."""
+  where = slices.described("v5p:4x4x8")
+  c = entry.recipe_of("configs/rlvr.py:size=step_audio_r1")
+  with pytest.raises(ValueError, match="64 is not a multiple of 1 microbatches × 128"):
+    PROGRAMS["log-probs"](command.job_of(c, where))
 
 
 def test_bytes_on_a_chip():

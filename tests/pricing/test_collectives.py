@@ -62,6 +62,15 @@ def test_all_to_all_travels():
   assert of(line).seconds(POD) == pytest.approx(1200 * (1 + 1) / (4 * 90e9))
 
 
+def test_a_part_of_an_axis_is_no_ring():
+  pod = Links(chips.chip("v6e"), (16, 16), (True, True))
+  line = "bf16[10,64]{1,0} all-reduce(%a), replica_groups=[8,8]<=[64], to_apply=%s"
+  # 8 of a row of 16: one link on either side of each chip, 2·1280·7/8 bytes.
+  assert of(line).seconds(pod) == pytest.approx(2240 / 90e9)
+  # A ring of 4 by 2 of the next axis: two links and one.
+  assert of(line).seconds(POD) == pytest.approx(2240 / (3 * 90e9))
+
+
 def test_a_permutation_takes_one_link():
   line = (
     "(bf16[10,64]{1,0}, bf16[10,64]{1,0}, u32[], u32[]) collective-permute-start(%a), "
