@@ -35,6 +35,7 @@ def attend(
   *,
   causal: bool,
   past: Sequence[tuple[Array, Array, Array]] = (),
+  own_BTT: Array | None = None,
   kernel: str = "plain",
 ) -> Array:
   """Attention of every kind the model needs.
@@ -46,6 +47,7 @@ def attend(
   either: each of its rows serves equally many that touch.
 
   Args:
+    own_BTT: `own_visible` of the segments, for use beside a past; None makes it here.
     kernel: one of `KERNELS`, for attention without a past; all give the same up to
       rounding (tests/models/test_attention.py). Beside a past it is always "plain".
 
@@ -61,9 +63,8 @@ def attend(
   q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
   q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
   q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
-  own_BTT = same_segment(query_segment_BT, key_segment_BT)
-  if causal:
-    own_BTT &= jnp.tril(jnp.ones((1, length, length), bool))
+  if own_BTT is None:
+    own_BTT = own_visible(query_segment_BT, key_segment_BT, causal=causal)
   parts = [(k_BKTh, v_BKTh, own_BTT), *past]
 
   def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
@@ -280,6 +281,14 @@ def heads_first(x_BTKh: Array) -> Array:
 def same_segment(query_BT: Array, key_BS: Array) -> Array:
   """bool [B, T, S]: both in one segment, and not in padding."""
   return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
+
+
+def own_visible(query_BT: Array, key_BT: Array, *, causal: bool) -> Array:
+  """bool [B, T, T] of the new keys."""
+  own_BTT = same_segment(query_BT, key_BT)
+  if causal:
+    own_BTT &= jnp.tril(jnp.ones((1, *own_BTT.shape[1:]), bool))
+  return own_BTT
 
 
 def visible(query_segment_BT: Array, past_segment_BS: Array) -> Array:

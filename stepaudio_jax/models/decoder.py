@@ -64,7 +64,7 @@ class Attention(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, segment_BT, rotation, past):
+  def __call__(self, x_BTD, segment_BT, rotation, past, own_BTT):
     size = self.size
 
     def project(name, heads, axis):
@@ -93,6 +93,7 @@ class Attention(nn.Module):
       segment_BT,
       causal=True,
       past=past,
+      own_BTT=own_BTT,
       kernel=self.kernel,
     )
     out_BTHh = layers.kept(out_BTHh, "attention")
@@ -126,7 +127,8 @@ class Layer(nn.Module):
   """One layer; the scan hands it its own past and collects its new keys.
 
   `past` is None in training (nothing is collected), and otherwise a (k_BKSh, v_BKSh)
-  of this layer for every cache that it sees: none in prefill.
+  of this layer for every cache that it sees: none in prefill. `masks` are those of the
+  pasts and of the new keys, the same in all layers; without a past there are none.
   """
 
   size: Size
@@ -134,15 +136,16 @@ class Layer(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, past, past_visible, segment_BT, rotation):
+  def __call__(self, x_BTD, past, masks, segment_BT, rotation):
     size = self.size
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="attn_norm")
+    *past_visible, own_BTT = masks or (None,)
     seen = [
       (*keys, visible_BTS)
       for keys, visible_BTS in zip(past or (), past_visible, strict=True)
     ]
     attend = Attention(size, self.dtype, self.kernel, name="attn")
-    out_BTD, new = attend(norm(x_BTD), segment_BT, rotation, seen)
+    out_BTD, new = attend(norm(x_BTD), segment_BT, rotation, seen, own_BTT)
     x_BTD = layers.constrain(x_BTD + out_BTD, "batch", "length", "embed")
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="mlp_norm")
     x_BTD = x_BTD + MLP(size, self.dtype, name="mlp")(norm(x_BTD))
@@ -223,8 +226,10 @@ class Decoder(nn.Module):
     x_BTD = layers.constrain(x_BTD, "batch", "length", "embed")
     seen = caches or ()
     past = None if caches is None else tuple((c.k_ZBKSh, c.v_ZBKSh) for c in seen)
-    visible = tuple(attention.visible(segment_BT, c.segment_BS) for c in seen)
-    x_BTD, new = self.layers(x_BTD, past, visible, segment_BT, rotation)
+    masks = tuple(attention.visible(segment_BT, c.segment_BS) for c in seen)
+    if masks:
+      masks += (attention.own_visible(segment_BT, segment_BT, causal=True),)
+    x_BTD, new = self.layers(x_BTD, past, masks, segment_BT, rotation)
     if new is not None:
       used = jnp.asarray(x_BTD.shape[1], jnp.int32)
       axes = (None, "batch", "kv_heads", None, None)
