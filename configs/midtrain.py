@@ -29,7 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.trainable = ("adaptor", "decoder")
   c.total_steps = 12 if arg.smoke else 400
   c.batch_size = 8 if arg.smoke else 256 if large else 12
-  c.microbatches = 1
+  # For 16 chips of v6e; the 32B model is for 64 chips of v5p or more.
+  c.microbatches = 8 if arg.size == "step_audio_2_mini" and not arg.smoke else 1
   c.dtype = "bfloat16" if large else "float32"
   c.remat = "attention" if large else "none"
   c.head_chunks = 8 if large else 1

@@ -4,7 +4,7 @@
 
 The other is a yardstick that may lie beside the checkout (../shared/peers): a decoder
 of Qwen2.5-32B's shape with hand-placed shardings. Both are compiled for the same slice
-with 4 rows of 4,096 tokens a chip, and priced alike. Nothing is run; minutes.
+with the recipe's 256 rows of 4,096 tokens, and priced alike. Nothing is run; minutes.
 """
 
 import argparse
@@ -17,12 +17,14 @@ from typing import Any
 import jax
 from etils import epath
 
+from stepaudio_jax import sharding
 from stepaudio_jax.core import entry, errors
 from stepaudio_jax.fit import command, programs, rows
-from stepaudio_jax.pricing import hlo, topology, totals
+from stepaudio_jax.pricing import hlo, memory, topology, totals
 
 PEERS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "peers"
 RECIPE = "configs/sft.py:size=step_audio_r1"
+_FLAGS = {"v5p": "sc", "v5e": "v5e", "v6e": "v6e"}  # the yardstick's names
 
 
 def compared(topology_name: str) -> dict[str, Any]:
@@ -34,18 +36,18 @@ def compared(topology_name: str) -> dict[str, Any]:
   where = topology.topology(topology_name)
   job = command.job_of(entry.recipe_of(RECIPE), where)
   ours = rows.row(programs.supervised_step(job), where, job.size.name)
-  theirs = peer(where)
+  theirs = peer(where, sharding.rows(job.c.batch_size, 1, job.mesh))
   return {
     "topology": topology_name,
-    "ours": {key: ours[key] for key in (*theirs, "hbm_peak_bytes", "compile_s")},
+    "ours": {key: ours[key] for key in (*theirs, "compile_s")},
     "peer": theirs,
     "ours_over_peer": ours["mfu_expected"] / theirs["mfu_expected"],
     "versions": rows.versions(),
   }
 
 
-def peer(where: topology.Topology) -> dict[str, float]:
-  """The yardstick's step under our prices."""
+def peer(where: topology.Topology, rows_a_chip: int) -> dict[str, float]:
+  """The yardstick's step under our prices, with its own flags for the chip."""
   if not (PEERS / "tpu_qwen32b.py").exists():
     raise FileNotFoundError(f"the yardstick is not at {PEERS}")
   sys.path.insert(0, str(PEERS))
@@ -53,8 +55,10 @@ def peer(where: topology.Topology) -> dict[str, float]:
     module = importlib.import_module("tpu_qwen32b")
   finally:
     sys.path.remove(str(PEERS))
-  case = module.replace(module.CASES["qwen32b"], topo=where.name)
-  _, text, _, _ = module.build(case)
+  named = {"topo": where.name, "flags": _FLAGS[where.links.chip.name]}
+  case = module.replace(module.CASES["qwen32b"], batch=rows_a_chip, **named)
+  compiled, text, _, _ = module.build(case)
+  held = memory.of(compiled.memory_analysis(), where.links.chip.hbm_bytes)
   found = totals.totals(hlo.parse(text), where.links)
   flops = module.analytic(case)["model_flops"]
   return {
@@ -63,8 +67,13 @@ def peer(where: topology.Topology) -> dict[str, float]:
     "seconds_expected": found.expected,
     "seconds_pessimistic": found.pessimistic,
     "unpriced_share": found.unpriced_share,
+    "hbm_peak_bytes": held.peak,
     "model_flops_per_chip": flops,
   }
+
+
+def file_name(topology_name: str) -> str:
+  return f"peer-{topology_name.replace(':', '-')}.json"
 
 
 def main() -> None:
@@ -74,7 +83,7 @@ def main() -> None:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--topology", default="v5p:4x4x4", metavar="CHIP:SHAPE")
-  parser.add_argument("--out", metavar="DIR", help="folder for peer.json")
+  parser.add_argument("--out", metavar="DIR", help="folder for peer-….json")
   args = parser.parse_args()
   jax.config.update("jax_platforms", "cpu")
   with errors.readable("fit_peer"):
@@ -83,7 +92,7 @@ def main() -> None:
   if args.out:
     folder = epath.Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "peer.json").write_text(text + "\n")
+    (folder / file_name(args.topology)).write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,31 @@ def test_the_order_of_training_is_one_of_its_own():
   assert [*alone.devices.flat] != [*job.mesh.devices.flat]
 
 
+@pytest.mark.parametrize("recipe", ["sft", "midtrain"])
+@pytest.mark.parametrize(
+  ("name", "size", "rows"),
+  [
+    ("v5e:4x4", "2_mini", 2),
+    ("v6e:4x4", "2_mini", 2),
+    ("v5p:4x4x4", "r1", 4),
+    ("v5p:4x4x8", "r1", 2),
+    ("v6e:16x16", "r1", 1),
+  ],
+)
+def test_rows_that_a_chip_has_at_a_time(recipe, name, size, rows):
+  """256 rows by hand: over chips and the recipe's micro-batches."""
+  c = entry.recipe_of(f"configs/{recipe}.py:size=step_audio_{size}")
+  mesh = command.job_of(c, slices.described(name)).mesh
+  assert sharding.rows(c.batch_size, c.microbatches, mesh) == rows
+
+
+def test_rows_that_the_devices_cannot_share():
+  """As train refuses them."""
+  c = entry.recipe_of("configs/sft.py:size=step_audio_2_mini")
+  with pytest.raises(ValueError, match="256 is not a multiple of 8 microbatches × 64"):
+    PROGRAMS["supervised step"](command.job_of(c, slices.described("v5p:4x4x4")))
+
+
 def test_prompts_that_the_devices_of_training_cannot_share():
   """As train_rl refuses them: its updates take rows of prompts."""
   where = slices.described("v5p:4x4x8")
