@@ -41,12 +41,13 @@ def run(
   chosen = [recipe.choose("program", name, PROGRAMS) for name in names]
   where = topology.topology(topology_name)
   job = job_of(config.copy_and_resolve_references(), where, sampling_mesh)
-  found = []
+  found, recipe_ = [], settings(job)
   for make in chosen:
     program = make(job)
     logs.say(f"compiling {program.name} for {where.name}")
-    found.append(rows.row(program, where, job.size.name))
-  _finish(f"{job.size.name} {job.c.stage} {where.name}", found, out, [])
+    found.append(rows.row(program, where, job.size.name) | {"recipe": recipe_})
+  title = f"{job.size.name} {job.c.stage} {where.name}"
+  _finish(title, found, out, [settings_note(recipe_)])
   return found
 
 
@@ -70,6 +71,23 @@ def job_of(
     copies=c.sampling.samples if drawn else 1,
     new_tokens=c.sampling.max_new_tokens if drawn else REPLY_TOKENS,
   )
+
+
+def settings(job: Job) -> dict[str, Any]:
+  """What of a recipe and its job makes the programs as large as they are."""
+  c = job.c
+  keys = ("microbatches", "remat", "head_chunks", "attention", "dtype")
+  found = {key: c[key] for key in keys} | {"offload": list(c.offload)}
+  if "max_tokens" in c.data:  # of text: what hears alone has none
+    found["max_tokens"] = c.data.max_tokens
+  replies = ("prompts", "copies", "new_tokens")
+  return found | {key: getattr(job, key) for key in replies}
+
+
+def settings_note(found: Mapping[str, Any]) -> str:
+  """For a report."""
+  listed = (f"{key} {value or 'nothing'}" for key, value in found.items())
+  return f"The recipe: {', '.join(listed)}."
 
 
 def search(

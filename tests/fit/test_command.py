@@ -172,6 +172,21 @@ def test_the_report_a_person_reads(tmp_path):
   assert rows == [ROW, too_large]
 
 
+def test_what_was_asked_of_the_recipe_stands_in_the_report(monkeypatch, capsys):
+  monkeypatch.setattr(topology, "topology", lambda name: slices.here())
+  monkeypatch.setattr(command.rows, "row", lambda *_: dict(ROW))
+  short = ("--config.data.max_tokens=64", "--config.microbatches=4")
+  fit.main([*SFT, "--topology", "here", "--program", "decode step", *short])
+  note = "The recipe: microbatches 4, remat none, head_chunks 1, attention auto, "
+  note += "dtype float32, offload nothing, max_tokens 64, prompts 12, copies 1, "
+  assert f"{note}new_tokens {command.REPLY_TOKENS}." in capsys.readouterr().out
+
+
+def test_a_recipe_that_only_hears_has_no_length():
+  job = slices.job("configs/prealign.py:phase=hear")
+  assert "max_tokens" not in command.settings(job)
+
+
 def test_search_tries_all_and_marks_the_best_that_fits(monkeypatch, tmp_path, capsys):
   """Seconds by a made-up rule: the fastest of all does not fit."""
   monkeypatch.setattr(topology, "topology", lambda name: slices.here())
