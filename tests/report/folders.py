@@ -74,7 +74,9 @@ def grouped(items):
 
 
 def gap(items, changed):
-  first, second = ({row["id"]: row["score"] or 0 for row in rows} for rows in (items, changed))
+  first, second = (
+    {row["id"]: row["score"] or 0 for row in rows} for rows in (items, changed)
+  )
   return pairs.compared(first, second)["difference"]
 
 
@@ -88,7 +90,11 @@ def condition(items, changed):
     for both in [(items, changed)]
     for kind, names in grouped(changed).items()
   }
-  whole = {"groups": grouped(changed), "drop": gap(items, changed), "group_drops": drops}
+  whole = {
+    "groups": grouped(changed),
+    "drop": gap(items, changed),
+    "group_drops": drops,
+  }
   return {"metrics": entry(changed)["metrics"]} | whole
 
 
