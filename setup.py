@@ -18,6 +18,9 @@ setup(
   package_data={
     "stepaudio_jax.text": ["tiny/*.json"],
     "stepaudio_jax.hf": ["remote/*.py", "remote/*.jinja", "remote/*.md"],
+    "stepaudio_jax.pages": ["*.css"],
+    "stepaudio_jax.report": ["*.html", "*.css"],
+    "stepaudio_jax.inspect": ["*.html", "*.css", "*.js"],
   },
   install_requires=[
     "jax>=0.10,<0.13",

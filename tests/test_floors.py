@@ -12,9 +12,10 @@ FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
   {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
-  | {"workdirs", "hf", "logs", "pricing", "judges"},
+  | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
   {"steps", "origins", "evals", "rollout", "preemption"},
-  {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"},
+  {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
+  | {"report", "inspect"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Gold truth must never reach training or rewards: only the rooms named here read it.

@@ -16,7 +16,15 @@ from stepaudio_jax.pages import sounds, templates
 LIMIT, AUDIO_MB = 1000, 40.0
 HERE = pathlib.Path(__file__).parent
 _SHOWN = ("id", "condition", "sample", "budget", "groups", "gold", "choices", "think")
-_SHOWN += ("reply", "raw", "think_tokens", "truncated", "extracted", "score", "official")
+_SHOWN += (
+  "reply",
+  "raw",
+  "think_tokens",
+  "truncated",
+  "extracted",
+  "score",
+  "official",
+)
 _SHOWN += ("detail", "failed")
 
 Row = dict[str, Any]

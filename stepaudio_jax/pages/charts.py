@@ -1,5 +1,6 @@
 """Places in a chart, in percent of its width or height, and round ticks."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ def panel(title: str, series: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
   for name, points in series.items():
     dots = [_dot(axis, one) for one in sorted(points)]
     line = [dot for dot in dots if not dot["point"]["apart"]]
-    lines[name] = {"dots": dots, "strokes": [*zip(line, line[1:], strict=False)]}
+    lines[name] = {"dots": dots, "strokes": [*itertools.pairwise(line)]}
   return {"title": title, "lines": lines, "marks": axis.marks}
 
 

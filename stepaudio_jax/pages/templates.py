@@ -19,7 +19,7 @@ _FORMATS = (
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def render(folder: pathlib.Path, name: str, **values: Any) -> str:
+def render(folder: pathlib.Path, name: str, /, **values: Any) -> str:
   """The template `folder`/`name`; it may include files of this folder too.
 
   Raises:

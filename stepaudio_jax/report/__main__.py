@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
   )
   add = out.add_argument
   add("--results", required=True, nargs="+", metavar="DIR", help="one a checkpoint")
-  add("--names", nargs="+", metavar="NAME", help="of the checkpoints; else the folders'")
+  add(
+    "--names", nargs="+", metavar="NAME", help="of the checkpoints; else the folders'"
+  )
   add("--out", required=True, metavar="DIR", help="of the report")
   add(
     "--published",

@@ -137,7 +137,7 @@ def _reached(one: Results) -> Row:
 
 
 def _pairs(folders: Mapping[str, Folder]) -> list[Row]:
-  """Every two checkpoints on every benchmark that both have: the later − the earlier."""
+  """Every two checkpoints on every benchmark that both have: later − earlier."""
   out = []
   for (name, folder), (other, later) in itertools.combinations(folders.items(), 2):
     for benchmark in folder.results:

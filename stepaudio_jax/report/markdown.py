@@ -47,12 +47,12 @@ def _standings(found: Row) -> list[str]:
     tables.table(head, rows),
   ]
   lacking = [
-    f"- {row['name']}: no {standings.AVERAGE}, {', '.join(row['lacking'])} lacking"
+    f"{row['name']}: no {standings.AVERAGE}, {', '.join(row['lacking'])} lacking"
     for row in found["standings"]
     if row["lacking"]
   ]
-  unlike = [f"- {line}" for line in notes(found["standings"])]
-  return [*lines, *(["\n".join(lacking + unlike)] if lacking or unlike else [])]
+  below = [f"- {_cell(line)}" for line in (*lacking, *notes(found["standings"]))]
+  return [*lines, *(["\n".join(below)] if below else [])]
 
 
 def average(row: Row) -> str:
@@ -99,7 +99,9 @@ def _counts(benchmarks: Mapping[str, Row]) -> list[str]:
       counts = [str(one[key]) for key in ("n", "n_failed", "n_unparsed")]
       answered = words.percent(mean.get("answered"))
       cells = [benchmark, checkpoint, metric, *counts, words.interval(mean), answered]
-      rows.append([*cells, official(one), words.percent(benchmarks[benchmark]["chance"])])
+      rows.append(
+        [*cells, official(one), words.percent(benchmarks[benchmark]["chance"])]
+      )
   note = [
     f"- {name}: simulated; nobody was asked"
     for name, one in benchmarks.items()
@@ -145,8 +147,8 @@ def _pairs(pairs: Sequence[Row]) -> list[str]:
     for row in pairs
   ]
   note = (
-    "The same items, matched by id. p: McNemar's exact test (the sign test where scores "
-    "are not 0 and 1), two-sided, not corrected for the number of comparisons. "
+    "The same items, matched by id. p: McNemar's exact test (the sign test where "
+    "scores are not 0 and 1), two-sided, not corrected for the number of comparisons. "
     "Difference: paired bootstrap over items, 95 %. A failed or unreadable item is 0; "
     "of several samples the mean is taken."
   )
@@ -164,7 +166,7 @@ def _grounding(benchmarks: Mapping[str, Row]) -> list[str]:
   ]
   if not rows:
     return []
-  head = "benchmark|checkpoint|audio|group|of all, 95 %|drop, points".split("|")
+  head = ["benchmark", "checkpoint", "audio", "group", "of all, 95 %", "drop, points"]
   note = "What is lost when the same items are asked with changed audio."
   return ["## Audio grounding", note, tables.table(head, _cells(rows))]
 
@@ -187,7 +189,7 @@ def _budgets(benchmarks: Mapping[str, Row]) -> list[str]:
   ]
   if not rows:
     return []
-  head = "benchmark|checkpoint|budget|thought, tokens|of all, 95 %".split("|")
+  head = ["benchmark", "checkpoint", "budget", "thought, tokens", "of all, 95 %"]
   return ["## Accuracy against thinking length", tables.table(head, _cells(rows))]
 
 
@@ -208,7 +210,7 @@ def _samples(benchmarks: Mapping[str, Row]) -> list[str]:
   ]
   if not rows:
     return []
-  head = "benchmark|checkpoint|of the samples|of all, 95 %".split("|")
+  head = ["benchmark", "checkpoint", "of the samples", "of all, 95 %"]
   return ["## Several samples", tables.table(head, _cells(rows))]
 
 
@@ -225,7 +227,9 @@ def _sources(checkpoints: Sequence[Row]) -> list[str]:
   lines = []
   for one in checkpoints:
     made = ", ".join(f"`{name}`" for name in one["checkpoints"])
-    lines.append(f"- {one['name']}: `{one['folder']}`, made with {made or 'nothing'}")
+    lines.append(
+      f"- {_cell(one['name'])}: `{one['folder']}`, made with {made or 'nothing'}"
+    )
     if len(one["checkpoints"]) > 1:
       lines.append("  - **several checkpoints in one folder**")
     lines += [f"  - {name} is not shown: {why}" for name, why in one["unshown"].items()]
@@ -237,5 +241,5 @@ def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _cell(text: str) -> str:
-  """Names come from folders and files: no cell ends early."""
-  return text.replace("|", "\\|").replace("\n", " ")
+  """Names come from folders and files: none ends a cell or opens a tag."""
+  return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

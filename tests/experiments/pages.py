@@ -2,7 +2,7 @@
 
 import html.parser
 
-VOID = {"meta", "link", "rect", "line", "circle"}
+VOID = {"meta", "link", "input"}
 BLOCKS = {"td", "th", "p", "div", "li", "dd", "dt"}  # on a line or in a cell of its own
 
 

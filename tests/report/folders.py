@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from stepaudio_jax.evals.parts import intervals, pairs
 
 COLUMNS = ["Audio MC", "Big Bench Audio", "MMSU", "MMAU", "Spoken MQA"]
@@ -41,6 +43,10 @@ def item(name, score, **given):
   } | given
 
 
+def tone(hertz, seconds, rate):
+  return 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
 def mean(scores):
   """A metric of scores, None for no answer."""
   worth = [score or 0 for score in scores]
@@ -74,10 +80,8 @@ def grouped(items):
 
 
 def gap(items, changed):
-  first, second = (
-    {row["id"]: row["score"] or 0 for row in rows} for rows in (items, changed)
-  )
-  return pairs.compared(first, second)["difference"]
+  both = ({row["id"]: row["score"] or 0 for row in r} for r in (items, changed))
+  return pairs.compared(*both)["difference"]
 
 
 def condition(items, changed):

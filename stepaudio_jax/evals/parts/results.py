@@ -157,9 +157,11 @@ def _item(row: jsonl.Row, value: Row) -> Row:
   lacking = [key for key in _ITEM_NEEDED if key not in value]
   if lacking:
     raise ValueError(f"{row.at}: lacks {lacking}; its keys are {sorted(value)}")
-  return _ITEM_ABSENT | {key: v for key, v in value.items() if v is not None} | {
-    "score": value["score"]
-  }
+  return (
+    _ITEM_ABSENT
+    | {key: v for key, v in value.items() if v is not None}
+    | {"score": value["score"]}
+  )
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -191,7 +193,9 @@ def _summary_problems(summary: Row, at: str) -> list[str]:
 
 
 def _grouped(groups: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any]]:
-  return [(f"{kind}.{name}", one) for kind in groups for name, one in groups[kind].items()]
+  return [
+    (f"{kind}.{name}", one) for kind in groups for name, one in groups[kind].items()
+  ]
 
 
 def _entry_problems(entry: Row, at: str) -> list[str]:
@@ -203,7 +207,9 @@ def _entry_problems(entry: Row, at: str) -> list[str]:
 def _metric_problems(metrics: Any, at: str) -> list[str]:
   if not isinstance(metrics, dict) or not metrics:
     return [f"{at}: metrics is {metrics!r:.60} where {{name: mean, …}} is wanted"]
-  spans = (_span_problems(one, f"{at}: metrics.{name}") for name, one in metrics.items())
+  spans = (
+    _span_problems(one, f"{at}: metrics.{name}") for name, one in metrics.items()
+  )
   return [problem for found in spans for problem in found]
 
 
@@ -217,11 +223,12 @@ def _span_problems(entry: Any, at: str) -> list[str]:
 
 
 def _item_problems(items: Sequence[Row], rows: Sequence[jsonl.Row]) -> list[str]:
-  keys = [key(item) for item in items]
-  twice = {k for k, count in Counter(keys).items() if count > 1}
-  out = [f"{row.at}: {k} is there twice" for k, row in zip(keys, rows) if k in twice]
+  twice = {k for k, count in Counter(map(key, items)).items() if count > 1}
+  out = []
   for item, row in zip(items, rows, strict=True):
     score = item["score"]
+    if key(item) in twice:
+      out.append(f"{row.at}: {key(item)} is there twice")
     if score is not None and not (fields.is_number(score) and 0 <= score <= 1):
       out.append(f"{row.at}: score {score!r} is neither 0 to 1 nor null")
   return out
@@ -259,7 +266,9 @@ def _of_world(path: epath.Path, summary: Row, items: list[Row]) -> Results:
     by_task = {
       name: _drop([item for item in items if item["task"] == name]) for name in tasks
     }
-    out.summary["conditions"] = {"silence": silence | {"group_drops": {"task": by_task}}}
+    out.summary["conditions"] = {
+      "silence": silence | {"group_drops": {"task": by_task}}
+    }
   return out
 
 

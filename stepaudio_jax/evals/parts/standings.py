@@ -39,7 +39,9 @@ def published(path: epath.PathLike = PUBLISHED) -> Row:
     wanted = '{"source", "columns", "rows": {model: [average, …]}}'
     raise ValueError(f"{path}: {error!r} where {wanted} is wanted") from error
   columns = [column for column in columns if column != AVERAGE]
-  wrong = {model: len(row) for model, row in rows.items() if len(row) != len(columns) + 1}
+  wrong = {
+    model: len(row) for model, row in rows.items() if len(row) != len(columns) + 1
+  }
   if wrong:
     raise ValueError(f"{path}: rows of {wrong} numbers; {len(columns) + 1} are wanted")
   named = [AVERAGE, *columns]

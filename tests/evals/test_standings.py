@@ -1,0 +1,95 @@
+"""The table: averages over all columns or none, and what sets a cell apart."""
+
+import json
+
+import pytest
+
+from stepaudio_jax.evals.parts import results, standings
+from tests.report import folders
+from tests.report.folders import COLUMNS, item
+
+RULE = {"kind": "rule"}
+
+
+def _folder(tmp_path, columns, **given):
+  for k, column in enumerate(columns):
+    right = [item("a", 1), item("b", 1), item("c", 0), item("d", int(k % 2 == 0))]
+    folders.write(tmp_path, f"b{k}", right, column=column, **given)
+  return results.folder(tmp_path)
+
+
+def test_the_average_is_over_all_eight_columns_or_absent(tmp_path):
+  row = standings.standing("one", _folder(tmp_path, COLUMNS), COLUMNS)
+  assert row["average"] == pytest.approx((4 * 0.75 + 4 * 0.5) / 8)
+  assert row["lacking"] == []
+  assert [*row["cells"]] == COLUMNS
+  (tmp_path / "b3.json").unlink()
+  row = standings.standing("one", results.folder(tmp_path), COLUMNS)
+  assert (row["average"], row["lacking"]) == (None, ["MMAU"])
+  assert row["cells"]["MMAU"] is None
+
+
+def test_two_benchmarks_of_one_column_are_refused(tmp_path):
+  folder = _folder(tmp_path, ["MMAU", "MMAU"])
+  with pytest.raises(ValueError, match=r"\['b0', 'b1'\] both fill the column 'MMAU'"):
+    standings.standing("one", folder, COLUMNS)
+
+
+@pytest.mark.parametrize(
+  ("column", "given", "wanted"),
+  [
+    ("MMAU", {}, []),
+    ("MMAU", {"settings": {}}, []),
+    ("MMAU", {"n": 999}, ["999 items instead of 1000"]),
+    ("MMAU", {"simulated": True}, ["simulated"]),
+    (
+      "MMAU",
+      {"settings": {"temperature": 0.0, "judge": None}},
+      ["temperature 0 instead of 0.7"],
+    ),
+    ("Step-DU", {"n": 87}, ["scored by rule, the published row by a judge"]),
+    (
+      "Step-DU",
+      {
+        "n": 87,
+        "settings": {"judge": {"kind": "local", "model": "m", "templates": ["1", "2"]}},
+      },
+      ["judged by local m, prompts 1, 2"],
+    ),
+    (None, {"n": 3}, []),
+  ],
+)
+def test_what_sets_a_result_apart_from_the_published_one(column, given, wanted):
+  summary = {"column": column, "n": 1000, "simulated": False}
+  summary |= {"settings": {"temperature": 0.7, "judge": RULE}}
+  assert standings.unlike(summary | given) == wanted
+
+
+def test_published_rows_are_named(tmp_path):
+  path = folders.write_published(tmp_path / "p.json")
+  found = standings.published(path)
+  assert found["columns"] == COLUMNS
+  assert found["rows"]["Big One"] == {
+    "Avg": 79.67,
+    "Audio MC": 66.37,
+    "Big Bench Audio": 99.4,
+    "MMSU": 83.7,
+    "MMAU": 79.8,
+    "Spoken MQA": 96.56,
+    "Step-Caption": 75.55,
+    "Step-DU": 72.41,
+    "Step-SPQA": 63.6,
+  }
+  with_average = folders.PUBLISHED | {"columns": ["Avg", *COLUMNS]}
+  assert standings.published(folders.write_published(path, with_average)) == found
+
+
+def test_wrong_published_files_are_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"there is no file .*p\.json"):
+    standings.published(tmp_path / "p.json")
+  short = folders.PUBLISHED | {"rows": {"A": [1.0, 2.0]}}
+  with pytest.raises(ValueError, match=r"\{'A': 2\} numbers; 9 are wanted"):
+    standings.published(folders.write_published(tmp_path / "p.json", short))
+  (tmp_path / "p.json").write_text(json.dumps({"rows": {}}))
+  with pytest.raises(ValueError, match=r"KeyError\('source'\) where"):
+    standings.published(tmp_path / "p.json")
