@@ -15,17 +15,12 @@ from stepaudio_jax.pages import sounds, templates
 
 LIMIT, AUDIO_MB = 1000, 40.0
 HERE = pathlib.Path(__file__).parent
-_SHOWN = ("id", "condition", "sample", "budget", "groups", "gold", "choices", "think")
-_SHOWN += (
-  "reply",
-  "raw",
-  "think_tokens",
-  "truncated",
-  "extracted",
-  "score",
-  "official",
+SCRIPTS = ("list.js", "item.js")
+_SHOWN = (
+  *("id", "condition", "sample", "budget", "groups", "gold", "choices", "replaced"),
+  *("think", "reply", "raw", "think_tokens", "truncated", "extracted", "score"),
+  *("official", "detail", "failed"),
 )
-_SHOWN += ("detail", "failed")
 
 Row = dict[str, Any]
 
@@ -107,7 +102,7 @@ def html(
   found: results_lib.Results, rows: Sequence[Row], held: sounds.Sounds, left_out: int
 ) -> str:
   """The page of those rows."""
-  script = (HERE / "page.js").read_text(encoding="utf-8")
+  script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
   return templates.render(
     HERE,
     "page.html",

@@ -46,12 +46,12 @@ def _standings(found: Row) -> list[str]:
     f"rows. {standings.AVERAGE} only where all {len(columns)} columns are there.",
     tables.table(head, rows),
   ]
-  lacking = [
+  below = [
     f"{row['name']}: no {standings.AVERAGE}, {', '.join(row['lacking'])} lacking"
     for row in found["standings"]
     if row["lacking"]
   ]
-  below = [f"- {_cell(line)}" for line in (*lacking, *notes(found["standings"]))]
+  below = [f"- {_cell(line)}" for line in (*below, *notes(found["standings"]))]
   return [*lines, *(["\n".join(below)] if below else [])]
 
 
@@ -73,13 +73,17 @@ def _mean(cell: Row | None, key: str) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-  """Why cells are marked: one line a reason and the checkpoints that share it."""
+  """What the table cannot show, and why cells are marked, one line a reason."""
+  lines = [
+    f"{row['name']}: the table has no column {column!r}, that of {benchmark}"
+    for row in rows
+    for benchmark, column in row["elsewhere"].items()
+  ]
   marked: dict[str, dict[str, list[str]]] = {}
   for row in rows:
     for column, cell in row["cells"].items():
       for reason in cell["unlike"] if cell else ():
         marked.setdefault(reason, {}).setdefault(column, []).append(row["name"])
-  lines = []
   for reason, columns in marked.items():
     alike: dict[str, list[str]] = {}
     for column, names in columns.items():
@@ -95,13 +99,13 @@ def _counts(benchmarks: Mapping[str, Row]) -> list[str]:
   head = "benchmark|checkpoint|metric|n|failed|unparsed|of all, 95 %|of answered"
   rows = []
   for benchmark, checkpoint, one in reached(benchmarks):
+    ruled = official(one)  # of the first metric
     for metric, mean in one["metrics"].items():
       counts = [str(one[key]) for key in ("n", "n_failed", "n_unparsed")]
       answered = words.percent(mean.get("answered"))
       cells = [benchmark, checkpoint, metric, *counts, words.interval(mean), answered]
-      rows.append(
-        [*cells, official(one), words.percent(benchmarks[benchmark]["chance"])]
-      )
+      rows.append([*cells, ruled, words.percent(benchmarks[benchmark]["chance"])])
+      ruled = words.DASH
   note = [
     f"- {name}: simulated; nobody was asked"
     for name, one in benchmarks.items()
@@ -196,7 +200,7 @@ def _budgets(benchmarks: Mapping[str, Row]) -> list[str]:
 def thinking(one: Row, metric: str) -> list[tuple[Any, float | None, Row]]:
   """(budget, mean thought in tokens, mean) by budget, then without one ("free")."""
   budgets = [
-    (row["budget"], row["think_tokens"]["mean"], row["metrics"][metric])
+    (row["budget"], (row["think_tokens"] or {}).get("mean"), row["metrics"][metric])
     for row in one["budgets"] or ()
   ]
   return [*budgets, ("free", one["think_tokens"], one["mean"])] if budgets else []

@@ -31,8 +31,8 @@ def test_what_may_be_missing_is_none_or_empty(tmp_path):
   row = {key: item("a", 1)[key] for key in ("id", "condition", "messages", "score")}
   (tmp_path / "x.items.jsonl").write_text(json.dumps(row))
   whole = folders.summary("x", [item("a", 1)])
-  needed = ("benchmark", "checkpoint", "settings", "simulated", "n", "n_failed")
-  needed += ("n_unparsed", "metrics")
+  needed = ("benchmark", "checkpoint", "settings", "n", "n_failed", "n_unparsed")
+  needed += ("metrics",)
   (tmp_path / "x.json").write_text(json.dumps({key: whole[key] for key in needed}))
   found = results.benchmark(tmp_path, "x")
   assert (found.summary["chance"], found.summary["groups"]) == (None, {})
@@ -72,6 +72,8 @@ def test_world_is_brought_to_the_one_form(tmp_path):
   assert found.scores() == {"a": 1.0, "b": 1.0, "c": 0.0}
   assert found.summary["simulated"] is True
   assert [found.summary[key] for key in results.COUNTS] == [3, 1, 0]
+  replaced = {row["condition"]: row["replaced"] for row in found.items}
+  assert replaced == {"audio": False, "silence": True}
   mean = found.summary["metrics"]["accuracy"]
   assert (mean["mean"], mean["answered"]) == (pytest.approx(2 / 3), 1.0)
   assert [*found.summary["groups"]["task"]] == ["pitch", "digits"]
@@ -82,14 +84,26 @@ def test_world_is_brought_to_the_one_form(tmp_path):
   assert found.summary["chance"] == 0.5
 
 
-def test_a_reward_model_is_named_and_left_out(tmp_path):
+def test_the_metric_of_the_table_is_compared_where_items_have_it(tmp_path):
+  apr = {"APR": folders.mean([1, 0]), "ARS": folders.mean([1, 0.5])}
+  items = [
+    item("a", 0.75, metrics={"APR": 1.0, "ARS": 0.75}),
+    item("b", 0.5, metrics={"APR": 0.0, "ARS": 0.5}),
+    item("c", None, metrics={"APR": None, "ARS": None}),
+  ]
+  folders.write(tmp_path, "audio_mc", items, metrics=apr)
+  found = results.benchmark(tmp_path, "audio_mc")
+  assert found.scores() == {"a": 1.0, "b": 0.0, "c": 0.0}
+
+
+def test_summaries_of_another_form_are_named_and_left_out(tmp_path):
   folders.write(tmp_path, "mmau", [item("a", 1)])
   (tmp_path / "reward_model.json").write_text('{"comparisons": 3}')
   (tmp_path / "reward_model.items.jsonl").write_text("{}")
   found = results.folder(tmp_path)
   assert [*found.results] == ["mmau"]
   assert "reward_model.md" in found.unshown["reward_model"]
-  with pytest.raises(ValueError, match="'reward_model' compares pairs"):
+  with pytest.raises(ValueError, match="'reward_model' has another form"):
     results.benchmark(tmp_path, "reward_model")
 
 

@@ -29,6 +29,12 @@ def test_the_average_is_over_all_eight_columns_or_absent(tmp_path):
   assert row["cells"]["MMAU"] is None
 
 
+def test_columns_that_the_table_lacks_are_told(tmp_path):
+  row = standings.standing("one", _folder(tmp_path, ["MMAU", "Other", None]), COLUMNS)
+  assert row["elsewhere"] == {"b1": "Other"}
+  assert [column for column, cell in row["cells"].items() if cell] == ["MMAU"]
+
+
 def test_two_benchmarks_of_one_column_are_refused(tmp_path):
   folder = _folder(tmp_path, ["MMAU", "MMAU"])
   with pytest.raises(ValueError, match=r"\['b0', 'b1'\] both fill the column 'MMAU'"):

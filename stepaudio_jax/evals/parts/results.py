@@ -1,7 +1,7 @@
 """A folder that `evaluate` has left, read back in one form and checked.
 
-One form: that of the benchmarks that parts/suite.py sums up. `world` is brought to it;
-`reward_model` judges no replies and has no place in it.
+One form: that of the benchmarks that parts/suite.py sums up. `world` is brought to it.
+Others that go their own way have no share of right replies, and no place in it.
 """
 
 import dataclasses
@@ -19,13 +19,20 @@ Row = dict[str, Any]
 
 HEARD = "audio"  # the condition in which a model hears what was recorded
 COUNTS = ("n", "n_failed", "n_unparsed")
-_NEEDED = ("benchmark", "checkpoint", "settings", "simulated", *COUNTS, "metrics")
-_ABSENT = {"column": None, "official": None, "groups": {}, "conditions": {}}
+_NEEDED = ("benchmark", "checkpoint", "settings", *COUNTS, "metrics")
+_ABSENT = {
+  "column": None,
+  "simulated": False,
+  "official": None,
+  "groups": {},
+  "conditions": {},
+}
 _ABSENT |= {"samples": None, "budgets": None, "chance": None}
 _ITEM_NEEDED = ("id", "condition", "messages", "score")
 _ITEM_ABSENT = {"sample": 0, "budget": None, "groups": {}, "gold": None, "choices": []}
 _ITEM_ABSENT |= dict.fromkeys(("think", "reply", "raw", "think_tokens", "extracted"))
 _ITEM_ABSENT |= {"truncated": False, "official": None, "detail": {}, "failed": None}
+_ITEM_ABSENT |= {"metrics": {}, "replaced": False}
 _LISTED = 20  # problems that one error names
 
 
@@ -36,7 +43,8 @@ class Results:
   Attributes:
     folder: where its files lie.
     summary: NAME.json; what may be missing there is None or empty.
-    items: NAME.items.jsonl, the same.
+    items: NAME.items.jsonl, the same. Their messages name what was heard, unless they
+      are "replaced": then something else was heard in the place of those clips.
   """
 
   folder: epath.Path
@@ -55,10 +63,14 @@ class Results:
     ]
 
   def scores(self) -> dict[str, float]:
-    """{id: mean score of its samples}; what failed or cannot be read counts as 0."""
+    """{id: mean over its samples} of the table's metric, of the score without one.
+
+    What failed or cannot be read counts as 0.
+    """
     found: dict[str, list[float]] = {}
     for row in self.free():
-      found.setdefault(row["id"], []).append(row["score"] or 0.0)
+      value = row["metrics"].get(self.metric, row["score"])
+      found.setdefault(row["id"], []).append(value or 0.0)
     return {name: sum(scores) / len(scores) for name, scores in found.items()}
 
   def think_tokens(self) -> float | None:
@@ -92,9 +104,9 @@ def folder(path: epath.PathLike) -> Folder:
   path = epath.Path(path)
   summaries = {name: _summary(path, name) for name in names(path)}
   unshown = {
-    name: f"it has no accuracy of replies; its own page is {path / name}.md"
+    name: f"its summary has another form; its own page is {path / name}.md"
     for name, summary in summaries.items()
-    if "comparisons" in summary
+    if _is_other(summary)
   }
   shown = [name for name in summaries if name not in unshown]
   return Folder(path, {name: benchmark(path, name) for name in shown}, unshown)
@@ -130,10 +142,12 @@ def benchmark(path: epath.PathLike, name: str) -> Results:
   if name not in known:
     raise ValueError(f"{path} has no results of {name!r}; it has those of {known}")
   summary = _summary(path, name)
-  if "comparisons" in summary:
-    raise ValueError(f"{path}: {name!r} compares pairs of replies, which have no page")
+  if _is_other(summary):
+    raise ValueError(
+      f"{path}: the summary of {name!r} has another form; its own page is {name}.md"
+    )
   rows = [*jsonl.Rows(path / f"{name}.items.jsonl")]
-  if {"overall", "tasks"} <= set(summary):
+  if "overall" in summary:
     return _of_world(path, summary, [_item(row, _world_item(row)) for row in rows])
   summary = _ABSENT | {k: v for k, v in summary.items() if v is not None}
   at = str(path / f"{name}.json")
@@ -151,6 +165,11 @@ def _summary(path: epath.Path, name: str) -> Row:
   if not isinstance(summary, dict):
     raise ValueError(f"{file}: a {type(summary).__name__} where an object is wanted")
   return summary
+
+
+def _is_other(summary: Row) -> bool:
+  """Whether a benchmark goes its own way, and not the way of world either."""
+  return not {"metrics", "n", "overall"} & set(summary)
 
 
 def _item(row: jsonl.Row, value: Row) -> Row:
@@ -250,6 +269,7 @@ def _world_item(row: jsonl.Row) -> Row:
     "gold": value["answer"],
     "groups": {"task": value["task"]},
     "detail": {"gold scores, simulated": value["scores"]},
+    "replaced": value.get("condition") != HEARD,
   }
 
 

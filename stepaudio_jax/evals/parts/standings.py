@@ -54,16 +54,19 @@ def standing(name: str, folder: Folder, columns: Sequence[str]) -> Row:
 
   Returns:
     "cells" by column (None: not there), "average" as a share, which is None unless
-    every column is there ("lacking" names the others), and "unlike": whether any of
-    them was made in another way than the published ones.
+    every column is there ("lacking" names the others), "unlike": whether any of them
+    was made in another way than the published ones, and "elsewhere": {benchmark: its
+    column that the table does not have}.
 
   Raises:
     ValueError: two benchmarks of one column.
   """
   cells: dict[str, Row | None] = dict.fromkeys(columns)
+  elsewhere = {}
   for benchmark, results in folder.results.items():
     column = results.summary["column"]
     if column not in cells:
+      elsewhere |= {benchmark: column} if column else {}
       continue
     if cells[column]:
       both = [cells[column]["benchmark"], benchmark]
@@ -78,6 +81,7 @@ def standing(name: str, folder: Folder, columns: Sequence[str]) -> Row:
     "lacking": lacking,
     "unlike": any(cell["unlike"] for cell in there),
     "cells": cells,
+    "elsewhere": elsewhere,
   }
 
 
