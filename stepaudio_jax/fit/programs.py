@@ -105,7 +105,6 @@ def supervised_step(job: Job) -> Program:
     kind = c.stage if _draws(c) else c.objective
     raise ValueError(f"{kind!r} has no step that is priced as yet, only 'next_token'")
   sharding.rows(c.batch_size, c.microbatches, job.mesh)
-  sharding.rows(c.batch_size, c.microbatches, job.mesh)
   model = sharding.model(c, size, job.mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
   dtypes = dict.fromkeys(step_audio.PARTS, _dtype(c))
