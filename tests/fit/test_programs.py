@@ -181,9 +181,11 @@ def test_prompts_that_the_devices_of_training_cannot_share():
 
 
 def test_bytes_on_a_chip():
-  mesh = sharding.mesh({"data": 1, "fsdp": -1, "tensor": 1, "context": 1})
-  leaf = abstract.at(sharding.by_rows(mesh), (4, 10), jnp.bfloat16)
-  assert abstract.bytes_on_chip({"a": leaf, "b": leaf}) == 2 * 80
+  """128 rows of 10 bfloat16 over 64 chips are 2·10·2 bytes on each."""
+  devices = slices.described("v5p:4x4x4").devices
+  mesh = sharding.mesh({"data": 1, "fsdp": -1, "tensor": 1, "context": 1}, devices)
+  leaf = abstract.at(sharding.by_rows(mesh), (128, 10), jnp.bfloat16)
+  assert abstract.bytes_on_chip({"a": leaf, "b": leaf}) == 2 * 40
 
 
 def test_another_objective_is_an_error():
