@@ -20,7 +20,7 @@ from etils import epath
 from stepaudio_jax import sharding
 from stepaudio_jax.core import entry, errors
 from stepaudio_jax.fit import command, programs, rows
-from stepaudio_jax.pricing import hlo, memory, topology, totals
+from stepaudio_jax.pricing import hlo, topology, totals
 
 PEERS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "peers"
 RECIPE = "configs/sft.py:size=step_audio_r1"
@@ -39,14 +39,14 @@ def compared(topology_name: str) -> dict[str, Any]:
   theirs = peer(where, sharding.rows(job.c.batch_size, 1, job.mesh))
   return {
     "topology": topology_name,
-    "ours": {key: ours[key] for key in (*theirs, "compile_s")},
+    "ours": {key: ours[key] for key in (*theirs, "hbm_peak_bytes", "compile_s")},
     "peer": theirs,
     "ours_over_peer": ours["mfu_expected"] / theirs["mfu_expected"],
     "versions": rows.versions(),
   }
 
 
-def peer(where: topology.Topology, rows_a_chip: int) -> dict[str, float]:
+def peer(where: topology.Topology, rows_a_chip: int) -> dict[str, Any]:
   """The yardstick's step under our prices, with its own flags for the chip."""
   if not (PEERS / "tpu_qwen32b.py").exists():
     raise FileNotFoundError(f"the yardstick is not at {PEERS}")
@@ -57,8 +57,7 @@ def peer(where: topology.Topology, rows_a_chip: int) -> dict[str, float]:
     sys.path.remove(str(PEERS))
   named = {"topo": where.name, "flags": _FLAGS[where.links.chip.name]}
   case = module.replace(module.CASES["qwen32b"], batch=rows_a_chip, **named)
-  compiled, text, _, _ = module.build(case)
-  held = memory.of(compiled.memory_analysis(), where.links.chip.hbm_bytes)
+  _, text, _, _ = module.build(case)
   found = totals.totals(hlo.parse(text), where.links)
   flops = module.analytic(case)["model_flops"]
   return {
@@ -67,7 +66,7 @@ def peer(where: topology.Topology, rows_a_chip: int) -> dict[str, float]:
     "seconds_expected": found.expected,
     "seconds_pessimistic": found.pessimistic,
     "unpriced_share": found.unpriced_share,
-    "hbm_peak_bytes": held.peak,
+    "seconds_by_kind": found.by_kind,
     "model_flops_per_chip": flops,
   }
 
