@@ -25,9 +25,7 @@ from stepaudio_jax.rewards.parts import answers, numerals
 COLUMN = "Big Bench Audio"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 4096, "batch_size": 16}
 JUDGES = ("rule", "judge")
-FILES = (
-  *("metadata.jsonl", "data/metadata.jsonl", shipped.PARQUET, "*.jsonl", "*.json"),
-)
+FILES = ("metadata.jsonl", "data/metadata.jsonl", *shipped.PARQUET, "*.jsonl", "*.json")
 PROMPT = (
   'Answer the question with only "valid" or "invalid", "yes" or "no", or a number.'
 )

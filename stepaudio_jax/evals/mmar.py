@@ -21,7 +21,7 @@ from stepaudio_jax.evals.parts.reading import Entry
 COLUMN = None
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 2048, "batch_size": 16}
 JUDGES = ("rule",)
-FILES = ("MMAR-meta.json", "*.json", "*.jsonl", shipped.PARQUET)
+FILES = ("MMAR-meta.json", "*.json", "*.jsonl", *shipped.PARQUET)
 
 
 def read(folder: epath.PathLike) -> list[Item]:

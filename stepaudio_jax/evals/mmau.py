@@ -22,10 +22,7 @@ from stepaudio_jax.evals.parts.reading import Entry
 COLUMN = "MMAU"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 2048, "batch_size": 16}
 JUDGES = ("rule",)
-FILES = (
-  *("mmau-test-mini.json", "mmau-test.json", "*.json", "*.jsonl"),
-  shipped.PARQUET,
-)
+FILES = ("mmau-test-mini.json", "mmau-test.json", "*.json", "*.jsonl", *shipped.PARQUET)
 
 
 def read(folder: epath.PathLike) -> list[Item]:
@@ -57,5 +54,5 @@ def _item(entry: Entry) -> Item | None:
     choices,
     entry.one_of("answer", choices),
     entry.audio("audio_id"),
-    entry.groups(("task", "difficulty", "sub-category"), ("category",)),
+    entry.groups(("task", "difficulty", "sub-category")),
   )

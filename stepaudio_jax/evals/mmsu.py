@@ -19,10 +19,7 @@ from stepaudio_jax.evals.parts.reading import Entry
 COLUMN = "MMSU"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 2048, "batch_size": 16}
 JUDGES = ("rule",)
-FILES = (
-  *("question/mmsu.jsonl", "mmsu.jsonl", "*.jsonl", "*.json"),
-  shipped.PARQUET,
-)
+FILES = ("question/mmsu.jsonl", "mmsu.jsonl", "*.jsonl", "*.json", *shipped.PARQUET)
 _CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 _LETTERS = "ABCD"
 _GROUPS = ("sub-category", "sub-sub-category", "linguistics_sub_discipline")
@@ -47,7 +44,7 @@ def official(
   """The published script (mmsu_evaluation.py), with its defects.
 
   The letter is the first character if that is one of A to D, else the second last;
-  where neither is, as in "(B)", the item is left out. A reply that is empty or "None"
+  where neither is, as in "**B**", the item is left out. A reply that is empty or "None"
   is scored with the letter that was read last, of whatever item; before any letter was
   read it is left out (there the script stops).
   """

@@ -24,7 +24,7 @@ from stepaudio_jax.rewards.parts import answers, numerals
 COLUMN = None
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 512, "batch_size": 16}
 JUDGES = ("rule",)
-FILES = ("manifest.json", "manifest.jsonl", "*.json", "*.jsonl", shipped.PARQUET)
+FILES = ("manifest.json", "manifest.jsonl", "*.json", "*.jsonl", *shipped.PARQUET)
 GROUPS = ("set", "task")
 _WORD = re.compile(r"\w+")
 

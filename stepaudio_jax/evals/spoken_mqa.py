@@ -21,7 +21,7 @@ from stepaudio_jax.evals.parts.reading import Entry
 COLUMN = "Spoken MQA"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 4096, "batch_size": 16}
 JUDGES = ("rule",)
-FILES = (shipped.PARQUET, "spoken_mqa.jsonl", "*.jsonl", "*.json")
+FILES = (*shipped.PARQUET, "spoken_mqa.jsonl", "*.jsonl", "*.json")
 PROMPT = "Solve the given math question step by step."
 # Their references are compared as they are; those of all others are cleaned first.
 ARITHMETIC = ("short_digit", "long_digit")

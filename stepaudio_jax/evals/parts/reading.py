@@ -207,7 +207,7 @@ def items(
   Args:
     folder: or one of its files.
     patterns: names of files, or globs, the first that is there is read; a glob stands
-      for one file, shipped.PARQUET for all that there are.
+      for one file, those of Parquet for all that there are.
     item: reads a row; what is wrong with it goes to the row's faults. None without a
       fault leaves the row out.
     key: of the id.

@@ -13,7 +13,7 @@ from etils import epath
 
 from stepaudio_jax.data import jsonl
 
-PARQUET = "**/*.parquet"
+PARQUET = ("*.parquet", "*/*.parquet")  # as shards, in the folder or one below
 _BATCH = 64  # rows of a Parquet file at a time: they hold audio
 _SHARD = re.compile(r"(?:(.*?)-)?\d+(?:-of-\d+)?")
 
@@ -30,7 +30,7 @@ def found(folder: epath.Path, patterns: Sequence[str]) -> list[epath.Path]:
     return [folder]
   for pattern in patterns:
     paths = sorted(folder.glob(pattern), key=str)
-    if len(paths) > 1 and pattern != PARQUET:
+    if len(paths) > 1 and pattern not in PARQUET:
       names = [path.name for path in paths]
       raise ValueError(f"{folder} has several files {pattern}: {names}; name one")
     if paths:
