@@ -99,9 +99,13 @@ def answer(reply, form):
   return replies.split_reply(reply, thinking=form.startswith("think"))[1]
 
 
-def deviations(folder):
-  """{(benchmark, form): (n, official right, ours right, ours unparsed)}."""
-  found = collections.defaultdict(lambda: [0, 0, 0, 0])
+def compared(folder):
+  """{(benchmark, form): counts}: how our rule and the published one differ.
+
+  Counts are items, right by the published rule, right by ours, unparsed by ours, right
+  by the published rule only, right by ours only.
+  """
+  found = collections.defaultdict(collections.Counter)
   for name, module, (items, said, expected) in (
     ("MMAU", mmau, mmau_items(folder / "mmau")),
     ("MMAR", mmar, mmar_items(folder / "mmar")),
@@ -111,9 +115,10 @@ def deviations(folder):
     forms = [row.get("form", row.get("template", "real log")) for row in expected]
     answers = [answer(*pair) for pair in zip(said, forms, strict=True)]
     official = module.official(items, answers)
-    for item, form, text, theirs in zip(items, forms, answers, official, strict=True):
-      ours = module.score(item, text).value
-      cell = found[name, form]
-      for k, counted in enumerate((True, theirs == 1, ours == 1, ours is None)):
-        cell[k] += counted
-  return {key: tuple(cell) for key, cell in found.items()}
+    for item, form, text, value in zip(items, forms, answers, official, strict=True):
+      score = module.score(item, text).value
+      theirs, ours = value == 1, score == 1
+      only = theirs and not ours, ours and not theirs
+      for k, counted in enumerate((True, theirs, ours, score is None, *only)):
+        found[name, form][k] += counted
+  return {key: tuple(cell[k] for k in range(6)) for key, cell in found.items()}

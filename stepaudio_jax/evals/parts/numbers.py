@@ -1,5 +1,6 @@
 """Numbers out of replies: the published cleaning for GSM8K, and our own reading."""
 
+import math
 import re
 from fractions import Fraction
 
@@ -150,6 +151,8 @@ def plain(number: str) -> str:
   try:
     value = float(Fraction(number)) if "/" in number else float(number)
   except (ValueError, ZeroDivisionError, OverflowError):
+    return number
+  if not math.isfinite(value):
     return number
   return str(int(value)) if value.is_integer() else str(value)
 
