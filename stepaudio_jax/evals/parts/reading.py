@@ -225,10 +225,12 @@ def items(
   for row in _entries(paths, places, faults):
     at = row.row.at
     nameless = numbered and row.row.value.get(key) is None
-    row.call(f"{row.split}-{row.number}" if nameless else row.number_or_text(key))
-    if row.name in seen and row.name:
-      row.fault(f"its id {row.name!r} is that of {seen[row.name]}")
-    seen.setdefault(row.name, at)
+    name = f"{row.split}-{row.number}" if nameless else row.number_or_text(key)
+    if name:
+      row.call(name)
+      first = seen.setdefault(name, at)
+      if first != at:
+        row.fault(f"its id {name!r} is that of {first}")
     out.append(item(row))
     faults += row.faults
   _check(folder, faults, len(out))
