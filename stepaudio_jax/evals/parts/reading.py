@@ -285,6 +285,5 @@ def _check(folder: epath.Path, faults: Sequence[str], n: int) -> None:
   shown = list(faults[:LISTED])
   if len(faults) > LISTED:
     shown.append(f"and {len(faults) - LISTED} more")
-  raise ValueError(
-    "\n  ".join([f"{folder}: {len(faults)} faults in {n} rows:", *shown])
-  )
+  head = f"{folder}: faults: {len(faults)}, in {n} readable rows"
+  raise ValueError("\n  ".join([head, *shown]))
