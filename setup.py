@@ -17,6 +17,7 @@ setup(
   packages=find_packages(include=["stepaudio_jax", "stepaudio_jax.*"]),
   package_data={
     "stepaudio_jax.text": ["tiny/*.json"],
+    "stepaudio_jax.evals.parts": ["*.json"],
     "stepaudio_jax.hf": ["remote/*.py", "remote/*.jinja", "remote/*.md"],
     "stepaudio_jax.pages": ["*.css"],
     "stepaudio_jax.report": ["*.html", "*.css"],

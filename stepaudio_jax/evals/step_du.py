@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from stepaudio_jax.evals.parts import judgements, reading, shipped
+from stepaudio_jax.evals.parts import judgements, reading
 from stepaudio_jax.evals.parts.items import Item, Score
 from stepaudio_jax.judges import parsing
 from stepaudio_jax.judges.questions import Question, Template
@@ -50,7 +50,7 @@ def read(folder: epath.PathLike) -> list[Item]:
   Raises:
     ValueError: everything that is wrong with the files.
   """
-  return reading.items(folder, (*judgements.FILES, shipped.PARQUET), _item)
+  return reading.items(folder, judgements.FILES, _item)
 
 
 def questions(item: Item, answer: str) -> list[Question]:

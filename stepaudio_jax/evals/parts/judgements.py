@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-# Names of the file with the rows, where a release is a folder of these and of audio.
-FILES = ("metadata.jsonl", "*.jsonl", "*.json")
+from stepaudio_jax.evals.parts import shipped
+
+# Where the rows of a release are: its own name for them first.
+FILES = ("metadata.jsonl", *shipped.PARQUET, "*.jsonl", "*.json")
 
 
 def given(answer: str | None) -> bool:
