@@ -86,8 +86,6 @@ def score(
   None where there is no answer, or where not one judgement can be read.
   """
   wanted = rubrics(item.row)
-  if not judgements.given(answer):
-    return Score(None)
   found = [parsing.criterion(raw) for raw in verdicts or [None] * len(wanted)]
   checks = [
     {

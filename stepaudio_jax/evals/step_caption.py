@@ -111,8 +111,6 @@ def score(
   item: Item, answer: str | None, verdicts: Sequence[str | None] | None
 ) -> Score:
   """0 to 1; None where there is no answer, or the judge left anything out."""
-  if not judgements.given(answer):
-    return Score(None)
   value = parsing.json_object(judgements.only(verdicts)) or {}
   counted = value.get("multi_speaker_judgment_correct")
   speakers = item.row["speakers"]

@@ -68,6 +68,29 @@ def test_conversations_that_the_judge_must_get():
       assert question.template == audio_mc.JUDGE.hash
 
 
+def test_a_reference_of_the_last_turn_and_blank_turns_are_left_out():
+  row = {**ROW, "assistant_turn_1_transcript": " ", "assistant_turn_2_transcript": "R"}
+  assert audio_mc.history(row, "Yes.") == "User: One?\n\nUser: Two?\n\nAssistant: Yes."
+
+
+@pytest.mark.parametrize(
+  "row",
+  [
+    {"rubrics": [" a", "b;\n"]},
+    {"rubrics": None, "rubric": '["a ", "b;"]'},
+    {"rubric": ["a", "b;"]},
+  ],
+)
+def test_rubrics_as_a_list_or_its_json(row):
+  assert audio_mc.rubrics(row) == ["a", "b;"]
+
+
+@pytest.mark.parametrize("value", [None, [], "[]", [" "], '["a", 1]', "a\nb", {"a": 1}])
+def test_no_rubric_is_made_up(value):
+  with pytest.raises(ValueError, match="'rubric' is"):
+    audio_mc.rubrics({"rubric": value})
+
+
 def test_the_judge_sees_one_rubric_at_a_time():
   first, second = audio_mc.questions(item_of(ROW), "It {is}.")
   assert "Says so; all of it." in first.text

@@ -3,7 +3,7 @@
 import pytest
 
 from stepaudio_jax.evals import step_spqa
-from stepaudio_jax.evals.parts.items import Item, talk
+from stepaudio_jax.evals.parts.items import Item, Score, talk
 from tests.evals import rows as rows_lib
 
 ROW = {
@@ -69,7 +69,7 @@ def test_the_judges_word(verdict, value):
 def test_no_answer_is_not_judged():
   assert step_spqa.questions(item_of(ROW), "\n") == []
   for answer in (None, "\n"):
-    assert step_spqa.score(item_of(ROW), answer, None).value is None
+    assert step_spqa.score(item_of(ROW), answer, None) == Score(None)
 
 
 def test_the_question_is_in_the_sound_unless_the_row_says_otherwise(tmp_path):
