@@ -25,6 +25,7 @@ from stepaudio_jax.judges.questions import Question
 LONGEST_WAIT_S = 60.0  # between two tries, whatever the server asks for
 _SHOWN = 500  # characters of a server's message
 _TOO_MANY = 429
+_AGENT = "stepaudio_jax"  # some servers turn Python's own name away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Settings:
   """
 
   temperature: float = 0.0
-  max_tokens: int = 1024
+  max_tokens: int = 4096
   seed: int = 0
   concurrency: int = 8
-  timeout_s: float = 120.0
+  timeout_s: float = 300.0
   retries: int = 5
   backoff_s: float = 1.0
   give_up: int = 8
@@ -127,7 +128,7 @@ class Endpoint:
       self.tally = Tally(*map(sum, zip(self.tally, work.tally, strict=True)))
     return found
 
-  def post(self, question: Question) -> dict[str, Any]:
+  def post(self, question: Question) -> Any:
     """One request's JSON.
 
     Raises:
@@ -135,7 +136,7 @@ class Endpoint:
       _Failed: it is worth another try.
     """
     key = _key(self.settings.key_variable)
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
     if key is not None:
       headers["Authorization"] = f"Bearer {key}"
     body = json.dumps(self._body(question)).encode()
@@ -149,7 +150,7 @@ class Endpoint:
     except (OSError, http.client.HTTPException) as error:
       reason = getattr(error, "reason", None) or error
       raise _Failed(f"{type(error).__name__}: {reason}") from None
-    return _object(_decoded(content, key))
+    return _parsed(_decoded(content, key))
 
   def _body(self, question: Question) -> dict[str, Any]:
     turns = [("system", question.system)] if question.system else []
@@ -254,7 +255,7 @@ def _wait_s(backoff_s: float, number: int, asked_s: float | None) -> float:
   return min(max(own_s, asked_s or 0.0), LONGEST_WAIT_S)
 
 
-def _reply(value: dict[str, Any]) -> tuple[str, bool]:
+def _reply(value: Any) -> tuple[str, bool]:
   """(text, whether max_tokens cut it) of a completion."""
   try:
     first = value["choices"][0]
@@ -268,14 +269,11 @@ def _reply(value: dict[str, Any]) -> tuple[str, bool]:
   return text, reason == "length"
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> Any:
   try:
-    value = json.loads(text)
+    return json.loads(text)
   except (ValueError, RecursionError):
     raise _Failed(f"not JSON: {text[:_SHOWN]!r}") from None
-  if not isinstance(value, dict):
-    raise _Failed(f"no chat completion: {text[:_SHOWN]}")
-  return value
 
 
 def _key(variable: str | None) -> str | None:

@@ -18,6 +18,13 @@ class Answer:
   headers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def without_proxies(monkeypatch: Any) -> None:
+  """A proxy of this machine's must not stand between a test and its own server."""
+  for name in ("http_proxy", "https_proxy", "all_proxy"):
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(name.upper(), raising=False)
+
+
 def completion(text: str | None, finish_reason: str = "stop") -> Answer:
   message = {"role": "assistant", "content": text}
   return Answer({"choices": [{"message": message, "finish_reason": finish_reason}]})

@@ -16,9 +16,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch):
-  for name in ("http_proxy", "https_proxy", "all_proxy"):
-    monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv(name.upper(), raising=False)
+  servers.without_proxies(monkeypatch)
 
 
 def questions(n: int) -> list[Question]:
@@ -43,6 +41,7 @@ def test_what_is_sent():
   (path, headers, body), (_, _, second) = server.requests
   assert path == "/v1/chat/completions"
   assert "Authorization" not in headers
+  assert headers["User-Agent"] == "stepaudio_jax"
   assert body == {
     "model": "m/odel",
     "messages": [
@@ -279,7 +278,7 @@ def test_what_is_recorded():
     "url": "http://h:1/v1",
     "model": "m/odel",
     "temperature": 0.5,
-    "max_tokens": 1024,
+    "max_tokens": 4096,
     "seed": 0,
   }
 
