@@ -7,6 +7,8 @@ import pyarrow.parquet
 import pytest
 
 from stepaudio_jax.evals import audio_mc
+from stepaudio_jax.evals.parts import marks, totals
+from stepaudio_jax.evals.parts.journal import Journal
 from tests.evals import rows as rows_lib
 
 ROW = {
@@ -51,6 +53,59 @@ def test_apr_and_ars_of_real_runs(run):
     for name in ("APR", "ARS"):
       mean = sum(map(audio_mc.METRICS[name], values)) / len(values)
       assert mean == pytest.approx(wanted[name], abs=1e-12)
+
+
+class Scripted:
+  """A judge that knows what to say to each rubric."""
+
+  def __init__(self, met: dict[str, bool]):
+    self._met = met
+
+  def describe(self) -> dict:
+    return {"kind": "scripted"}
+
+  def answers(self, questions) -> list[str]:
+    asked = [question.text.split("<rubric>")[1] for question in questions]
+    return [f"```json\n{said(self._met[rubric])}\n```" for rubric in asked]
+
+
+def test_the_suite_sums_a_real_run_up_to_the_same_numbers(tmp_path):
+  run = "audiomc_judged_thinker"
+  expected, met, items = rows_lib.shared("expected_totals.json")[run], {}, []
+  for judged in rows_lib.shared(f"{run}.jsonl"):
+    names = [f"{judged['id']} {k}" for k in range(len(judged["criteria_met"]))]
+    met |= dict(zip(names, judged["criteria_met"], strict=True))
+    row = {**ROW, **judged, "rubric": [f"<rubric>{name}<rubric>" for name in names]}
+    items.append(item_of(row))
+  replies = [
+    {
+      "condition": "audio",
+      "budget": None,
+      "id": item.id,
+      "sample": 0,
+      "reply": "a reply",
+      "think_tokens": None,
+      "failed": None,
+    }
+    for item in items
+  ]
+  journal = Journal(tmp_path / "journal", "settings")
+  verdicts = marks.judged(audio_mc, items, replies, Scripted(met), journal)
+  rows = marks.scored(audio_mc, items, replies, verdicts, tmp_path / "clips")
+  summary = totals.summary(rows, audio_mc.METRICS, 1)
+  assert (summary["n"], summary["n_unparsed"]) == (452, 0)
+  assert marks.described(Scripted(met), verdicts)["templates"] == [audio_mc.JUDGE.hash]
+  for found, wanted in [
+    (summary, expected),
+    *(
+      (summary["groups"]["axis"][axis], one)
+      for axis, one in expected["by_axis"].items()
+    ),
+  ]:
+    for name in ("APR", "ARS"):
+      mean = found["metrics"][name]["mean"]
+      assert mean == pytest.approx(wanted[name], abs=1e-12)
+    assert found["metrics"]["unreadable"]["mean"] == 0
 
 
 def test_conversations_that_the_judge_must_get():
