@@ -92,6 +92,9 @@ def test_the_suite_sums_a_real_run_up_to_the_same_numbers(tmp_path):
   journal = Journal(tmp_path / "journal", "settings")
   verdicts = marks.judged(audio_mc, items, replies, Scripted(met), journal)
   rows = marks.scored(audio_mc, items, replies, verdicts, tmp_path / "clips")
+  for item, row in zip(items, rows, strict=True):
+    found = [one["met"] for one in row["detail"]["rubrics"]]
+    assert found == item.row["criteria_met"]
   summary = totals.summary(rows, audio_mc.METRICS, 1)
   assert (summary["n"], summary["n_unparsed"]) == (452, 0)
   assert marks.described(Scripted(met), verdicts)["templates"] == [audio_mc.JUDGE.hash]
