@@ -22,10 +22,9 @@ from collections.abc import Mapping
 
 from stepaudio_jax.audio import speech
 from stepaudio_jax.audio.speech import Clip
-from stepaudio_jax.data.world import build, phrases, scripted, tasks, voices, words
+from stepaudio_jax.data.world import build, phrases, tasks, voices, words
 from stepaudio_jax.data.world.deal import Dealer, dealer
 from stepaudio_jax.data.world.plan import DURATIONS_S, Take
-from stepaudio_jax.data.world.scripted import Quality
 
 DIALOGUES, TRUTH = "long-talks.jsonl", "long-talks-truth.jsonl"
 SPEECH = "long-talks-speech"
@@ -40,6 +39,7 @@ _LATER_QUESTIONS = {
   "city": ("Which city did I say?", "What was the city?"),
   "colour": ("Which colour did I say?", "What was the colour?"),
 }
+_MEMORY_THOUGHTS = ("Earlier I heard {}.", "The voice told me {}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,9 +257,25 @@ def row(talk: Talk, truths: list[dict], paths: Mapping[str, str], seed: int) -> 
   for turn, one in zip(talk.turns, truths, strict=True):
     heard = {"type": "audio", "path": paths[turn.take.id]}
     asked = [heard, {"type": "text", "text": turn.text}]
-    think, text = scripted.reply(one, Quality(inviting=True), deal)
-    reply = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    messages += [{"role": "human", "content": asked}, {**reply, "think": think}]
+    think, text = reply(one, deal)
+    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    messages += [{"role": "human", "content": asked}, {**answer, "think": think}]
   clips = [turn.take.id for turn in talk.turns]
   meta = {"task": "long talk", "clips": clips, "turns": len(talk.turns)}
   return {"id": talk.id, "messages": messages, "meta": meta}
+
+
+def reply(truth: dict, deal: Dealer) -> tuple[str, str]:
+  """(thought, answer) to the turn of a truth row: right, kind and obedient."""
+  task, label = truth["task"], truth["answer"]
+  if task == "memory":
+    think = deal.deal(_MEMORY_THOUGHTS, "thought", task).format(label)
+  else:
+    think = deal.deal(phrases.THOUGHTS[task, label], "thought", label)
+  template = deal.deal(phrases.ANSWERS[task], "answer", task)
+  parts = [
+    phrases.answer(template, task, label),
+    deal.deal(phrases.TONES[truth["emotion"]], "tone", truth["emotion"]),
+    deal.deal(phrases.INVITATIONS, "invitation"),
+  ]
+  return think, " ".join((["Sure."] if truth["instruction"] == "sure" else []) + parts)

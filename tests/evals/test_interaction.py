@@ -1,0 +1,293 @@
+"""Dialogues with repliers of known faults, and with a model of random weights."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from stepaudio_jax import evaluate, sampling
+from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.data.world import gold, scripted, talks
+from stepaudio_jax.data.world.deal import dealer
+from stepaudio_jax.evals import interaction
+from stepaudio_jax.evals.interaction import Options
+from stepaudio_jax.evals.parts import hearing, prompts
+from tests.evals import worlds
+
+OPTIONS = Options(batch_size=4, max_new_tokens=64, temperature=0.0)
+DIALOGUES, TURNS = 4, 4
+IN_SILENCE = "\n</think>\nThe voice is low."
+
+
+def write_talks(folder, lengthen=None, turns=TURNS):
+  """A plan's dialogues with noise in the place of speech; returns their truth.
+
+  Args:
+    lengthen: (dialogue, turn) whose question is said to be far too long.
+  """
+  folder.mkdir()
+  planned = talks.planned(DIALOGUES, turns, seed=0)
+  truths = [talks.truth(talk) for talk in planned]
+  paths = {turn.take.id: f"{turn.take.id}.wav" for t in planned for turn in t.turns}
+  for seed, name in enumerate(paths.values()):
+    worlds.write_noise(folder / name, 6_000, seed)
+  rows = [
+    talks.row(talk, truth["turns"], paths, 0)
+    for talk, truth in zip(planned, truths, strict=True)
+  ]
+  if lengthen:
+    dialogue, turn = lengthen
+    rows[dialogue]["messages"][2 * turn]["content"][1]["text"] *= 200
+  worlds.write_jsonl(folder / talks.DIALOGUES, rows)
+  worlds.write_jsonl(folder / talks.TRUTH, truths)
+  return {one["id"]: one for truth in truths for one in truth["turns"]}
+
+
+def _lines(path):
+  return path.read_text().splitlines()
+
+
+class Replier:
+  """In the place of sampling.sample: knows the turn by the frames of its last clip.
+
+  Args:
+    said: {(dialogue, turn from 0): reply as sampled}.
+  """
+
+  def __init__(self, model, folder, said):
+    corpus = prompts.corpus(folder / talks.DIALOGUES)
+    frames = hearing.store(model.params, folder / "cache")
+    hearing.fill(frames, corpus.clips(), model.params, model.size)
+    self.said = {}
+    for key, audio in corpus.clips().items():
+      name, turn = re.search(r"(talk-\d+)-(\d+).wav", audio.source).groups()
+      place = f"{name}#{int(turn)}"
+      self.said[frames.read(key)[0].rows.tobytes()] = place, said[place]
+    self.tokenizer = model.tokenizer
+    self.read = {}  # what the prompt of each turn holds
+
+  def __call__(self, params, batch, rng, *, max_new_tokens, stop_ids, pad_id, **_):
+    rows = len(batch.token_BT)
+    token_BT = np.full((rows, max_new_tokens), pad_id, np.int32)
+    mask_BT = np.zeros(token_BT.shape, bool)
+    for row in range(rows):
+      if batch.segment_BT[row].any():
+        ids = [*self.tokenizer.encode(self.reply(batch, row)), stop_ids[0]]
+        token_BT[row, : len(ids)], mask_BT[row, : len(ids)] = ids, True
+    return Rollout(token_BT, np.zeros(token_BT.shape), mask_BT, np.zeros(rows, bool))
+
+  def reply(self, batch, row):
+    clip = int((batch.frame_count_BR[row] > 0).sum()) - 1
+    count = batch.frame_count_BR[row, clip]
+    frames = np.ascontiguousarray(batch.frames_BRUE[row, clip, :count])
+    place, said = self.said.get(frames.tobytes(), (None, IN_SILENCE))
+    if place:
+      kept = batch.segment_BT[row] > 0
+      self.read[place] = self.tokenizer.decode(batch.token_BT[row][kept])
+    return said
+
+
+def perfect(truth, deal):
+  return gold.reply(*talks.reply(truth, deal))
+
+
+def forgetful(truth, deal):
+  """Forgets facts that were told two or more turns ago, and nothing else."""
+  if truth["task"] == "memory" and truth["distance"] >= 2:
+    truth = {**truth, "answer": scripted.other(truth, deal)}
+  return perfect(truth, deal)
+
+
+def talked(folder, truths, replier, options=OPTIONS):
+  model, deal = worlds.model(), dealer(0)
+  said = {place: replier(truth, deal) for place, truth in truths.items()}
+  stand_in = Replier(model, folder, said)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sampling, "sample", stand_in)
+    found = interaction.evaluate(model, folder, cache=folder / "cache", options=options)
+  return *found, stand_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp("interaction") / "data"
+
+
+@pytest.fixture(scope="module")
+def truths(folder):
+  return write_talks(folder)
+
+
+@pytest.fixture(scope="module")
+def scored(folder, truths):
+  return talked(folder, truths, perfect)
+
+
+def means(curve):
+  return {one["turn"]: one["mean"] for one in curve["turns"]}
+
+
+def test_a_perfect_replier_scores_the_maximum_on_every_turn(scored):
+  summary = scored[0]
+  assert (summary["simulated"], summary["dialogues"], summary["turns"]) == (True, 4, 4)
+  assert list(summary["dimensions"]) == list(interaction.DIMENSIONS)
+  for name, curve in summary["dimensions"].items():
+    first = 2 if name == "memory" else 1
+    assert means(curve) == dict.fromkeys(range(first, 5), 5.0), name
+    assert curve["slope"]["per_turn"] == 0
+    # Facts and moods halve the turns but the first, which asks for moods only.
+    share = {"memory": 2, "mood": 2}.get(name, 4)
+    counts = [one["n"] for one in curve["turns"]]
+    assert counts == [4] * (name != "memory") + [share] * 3
+  assert {e["mean"] for e in summary["memory_by_distance"].values()} == {5.0}
+  assert sum(e["n"] for e in summary["memory_by_distance"].values()) == 6
+
+
+def test_silence_is_the_same_dialogue_without_sound(scored):
+  """There the stand-in always says "low", obeys nothing and has no tone."""
+  for name, curve in scored[0]["dimensions"].items():
+    quiet = curve["silence"]
+    wanted = {"memory": 1.0, "mood": 1.0, "instruction_retention": 1.0}
+    wanted |= {"emotional_continuity": 3.0, "coherence": 5.0, "naturalness": 4.5}
+    assert set(means(quiet).values()) == {wanted[name]}
+    unparsed = {"memory": 6, "mood": 10}.get(name, 0)
+    assert quiet["all"]["n_unparsed"] == unparsed
+
+
+def test_a_forgetful_replier_falls_on_memory_alone(folder, truths):
+  summary, _, _ = talked(folder, truths, forgetful)
+  by_distance = {k: e["mean"] for k, e in summary["memory_by_distance"].items()}
+  assert by_distance == {k: 5.0 if k == "1" else 1.0 for k in by_distance}
+  assert {"1", "2"} <= set(by_distance)
+  memory = summary["dimensions"]["memory"]
+  # In turn 2 all was told one turn ago; then less and less is.
+  late = {
+    turn: [
+      5.0 if one["distance"] == 1 else 1.0
+      for place, one in truths.items()
+      if one["task"] == "memory" and place.endswith(f"#{turn - 1}")
+    ]
+    for turn in (2, 3, 4)
+  }
+  assert means(memory) == {turn: np.mean(scores) for turn, scores in late.items()}
+  assert means(memory)[2] == 5.0
+  assert memory["slope"]["per_turn"] < 0
+  for name in set(interaction.DIMENSIONS) - {"memory"}:
+    # It names a fact that nobody told, which is incoherent too.
+    if name != "coherence":
+      assert set(means(summary["dimensions"][name]).values()) == {5.0}
+
+
+def test_own_replies_without_thoughts_are_what_the_next_prompt_holds(scored, folder):
+  _, items, replier = scored
+  rows = [json.loads(line) for line in _lines(folder / talks.DIALOGUES)]
+  heard = [item for item in items if item["condition"] == "audio"]
+  assert len(heard) == DIALOGUES * TURNS
+  for item in heard:
+    own = [i for i in heard if i["id"] == item["id"] and i["turn"] < item["turn"]]
+    read = replier.read[f"{item['id']}#{item['turn'] - 1}"]
+    roles = [message["role"] for message in item["messages"]]
+    assert roles == ["human", "assistant"] * (item["turn"] - 1) + ["human"]
+    for earlier in own:
+      assert f"assistant\n{earlier['reply']}" in read
+      assert earlier["think"] not in read
+      assert earlier["messages"] == item["messages"][: len(earlier["messages"])]
+    assert "<think>" not in read.removesuffix("assistant\n<think>\n")
+    # Not the replies that the data holds.
+    (row,) = [row for row in rows if row["id"] == item["id"]]
+    for k, earlier in enumerate(own):
+      given = row["messages"][2 * k + 1]["content"][0]["text"]
+      assert given == earlier["reply"] or given not in read
+
+
+def test_a_thought_that_never_closes_leaves_an_empty_turn(folder, truths):
+  def lost_at_first(truth, deal):
+    if truth["id"].endswith("#0"):
+      return "The voice is flat and no end"
+    return perfect(truth, deal)
+
+  summary, items, replier = talked(folder, truths, lost_at_first)
+  for name, curve in summary["dimensions"].items():
+    wanted = {turn: 1.0 if turn == 1 else 5.0 for turn in means(curve)}
+    assert means(curve) == wanted, name
+    assert curve["all"]["n_unparsed"] == (0 if name == "memory" else 4)
+  (second,) = [
+    i
+    for i in items
+    if (i["id"], i["turn"]) == ("talk-00000", 2)
+    and i["raw"]
+    and i["condition"] == "audio"
+  ]
+  assert second["messages"][1] == {
+    "role": "assistant",
+    "content": [{"type": "text", "text": ""}],
+  }
+  assert "and no end" not in replier.read["talk-00000#1"]
+
+
+def test_what_no_longer_fits_failed_from_that_turn_on(tmp_path):
+  truths = write_talks(tmp_path / "data", lengthen=(2, 1))
+  options = Options(4, 64, 0.0, silence=False)
+  summary, items, _ = talked(tmp_path / "data", truths, perfect, options)
+  failed = [(i["id"], i["turn"]) for i in items if i["failed"]]
+  assert failed == [("talk-00002", turn) for turn in (2, 3, 4)]
+  reasons = {item["failed"] for item in items if item["failed"]}
+  assert len(reasons) == 1
+  assert re.fullmatch(r"turn 2: \d+ tokens, there is room for 448", reasons.pop())
+  curve = summary["dimensions"]["instruction_retention"]
+  assert curve["silence"] is None
+  # Three of four obey: (5 · 3 + 1) / 4.
+  assert means(curve) == {1: 5.0, 2: 4.0, 3: 4.0, 4: 4.0}
+  assert [one["n_failed"] for one in curve["turns"]] == [0, 1, 1, 1]
+  assert curve["turns"][1]["mean_answered"] == 5.0
+  interaction.plot(summary)
+
+
+def test_all_dialogues_may_end(tmp_path):
+  truths = write_talks(tmp_path / "data")
+  model = worlds.model()
+  little = Options(4, worlds.SIZE.max_positions - 60, 0.0, silence=False)
+  with pytest.MonkeyPatch.context() as patch:
+    said = dict.fromkeys(truths, IN_SILENCE)
+    patch.setattr(sampling, "sample", Replier(model, tmp_path / "data", said))
+    summary, _ = interaction.evaluate(
+      model, tmp_path / "data", cache=tmp_path / "data" / "cache", options=little
+    )
+  curve = summary["dimensions"]["naturalness"]
+  assert curve["turns"][-1]["n_failed"] == DIALOGUES
+  assert curve["turns"][-1]["mean"] == 1.0
+
+
+def test_the_command_gives_the_same_twice(tmp_path):
+  folder = tmp_path / "data"
+  write_talks(folder, turns=2)  # a program for each turn is compiled
+  worlds.write_checkpoint(tmp_path / "run")
+  common = ["--checkpoint", str(tmp_path / "run"), "--benchmark", "interaction"]
+  common += ["--data", str(folder), "--cache", str(folder / "cache"), "--limit", "2"]
+  written = []
+  for out in ("a", "b"):
+    more = ["--out", str(tmp_path / out), "--max_new_tokens", "4", "--temperature", "1"]
+    evaluate.main([*common, *more])
+    names = ("items.jsonl", "md", "json")
+    written.append([(tmp_path / out / f"interaction.{n}").read_bytes() for n in names])
+  assert written[0] == written[1]
+  items = [json.loads(line) for line in written[0][0].splitlines()]
+  assert len(items) == 2 * 2 * 2
+  raw = {(i["id"], i["turn"], i["condition"]): i["raw"] for i in items}
+  assert len(set(raw.values())) > len(raw) / 2  # it does draw
+  assert "simulated" in written[0][1].decode()
+
+
+def test_files_that_do_not_fit_together_are_an_error(tmp_path):
+  write_talks(tmp_path / "data")
+  path = tmp_path / "data" / talks.TRUTH
+  rows = [json.loads(line) for line in _lines(path)]
+  rows[1]["turns"].pop()
+  worlds.write_jsonl(path, rows[:3])
+  with pytest.raises(ValueError, match=r"2 dialogues: \['talk-00001', 'talk-00003'\]"):
+    interaction.evaluate(
+      worlds.model(), tmp_path / "data", cache=tmp_path, options=OPTIONS
+    )
+  with pytest.raises(ValueError, match="samples=2: a dialogue goes on from one"):
+    Options(4, 8, 0.0, samples=2)
