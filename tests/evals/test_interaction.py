@@ -13,6 +13,8 @@ from stepaudio_jax.data.world.deal import dealer
 from stepaudio_jax.evals import interaction
 from stepaudio_jax.evals.interaction import Options
 from stepaudio_jax.evals.parts import hearing, prompts
+from stepaudio_jax.evals.parts.replies import Reply
+from stepaudio_jax.text import messages
 from tests.evals import worlds
 
 OPTIONS = Options(batch_size=4, max_new_tokens=64, temperature=0.0)
@@ -224,6 +226,12 @@ def test_a_thought_that_never_closes_leaves_an_empty_turn(folder, truths):
     "content": [{"type": "text", "text": ""}],
   }
   assert "and no end" not in replier.read["talk-00000#1"]
+
+
+def test_an_answer_that_looks_like_a_thought_is_text():
+  reply = Reply(None, 0, (), (), "", "", "<think> I begin", truncated=False)
+  (message,) = messages.normalise([interaction.own_turn(reply)], "x")
+  assert messages.text_of(message) == "<think> I begin"
 
 
 def test_what_no_longer_fits_failed_from_that_turn_on(tmp_path):
