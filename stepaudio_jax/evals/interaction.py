@@ -6,12 +6,13 @@ reply whose thought never closes leaves an empty turn, a prompt that no longer f
 the dialogue: it failed, from that turn on. All is said once more in silence, see
 evals/world.py.
 
-Listeners are simulated (data/world/gold.py, from the truth behind synthetic speech,
-data/world/talks.py): each scores a reply from 1 to 5.
+Who listens scores replies from 1 to 5. Without a judge listeners are simulated
+(data/world/gold.py, from the truth behind the synthetic speech of data/world/talks.py).
+A judge rates anybody's own dialogues by rubrics (parts/rubrics.py).
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
@@ -22,14 +23,16 @@ from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.jsonl import Rows
 from stepaudio_jax.data.schema import Dialogue
 from stepaudio_jax.data.world import gold, talks
-from stepaudio_jax.evals.parts import hearing, tables, turns
+from stepaudio_jax.evals.parts import hearing, rubrics, tables, turns
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
-from stepaudio_jax.evals.parts.prompts import Frames, Prompts
-from stepaudio_jax.evals.parts.replies import Reply, replies
+from stepaudio_jax.evals.parts.conversation import Conversation, Said, human_turns
+from stepaudio_jax.evals.parts.replies import Reply
+from stepaudio_jax.judges.questions import Judge
 from stepaudio_jax.workdirs import Model
 
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
+RUBRICS = "long-talks-rubrics.jsonl"
 
 # What a turn asks for decides whose correctness it is: a fact's or the mood's.
 ASKED = {"memory": "memory", "emotion": "mood"}
@@ -43,6 +46,7 @@ ALWAYS = {
 DIMENSIONS = ("memory", *list(ALWAYS.values())[:2], "mood", *list(ALWAYS.values())[2:])
 
 Row = dict[str, Any]
+Listen = Callable[[list[Said], str], list[Row]]  # (turns, condition) → items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,143 +72,95 @@ def evaluate(
   cache: epath.Path,
   options: Options,
   limit: int | None = None,
+  judge: Judge | None = None,
 ) -> tuple[Row, list[Row]]:
   """Talks a model through long dialogues.
 
   Args:
-    data: holds long-talks.jsonl, long-talks-truth.jsonl and the speech, as
-      data/world/talks.py writes them.
+    data: holds long-talks.jsonl and the speech, and long-talks-truth.jsonl, as
+      data/world/talks.py writes them, or for a judge long-talks-rubrics.jsonl, rows
+      {"id", "turn" (from 1), "dimension", "text"}. Replies that the dialogues hold
+      are not read.
     cache: where encoder frames are kept.
     limit: only the first so many dialogues.
+    judge: who listens instead of the simulated listeners.
 
   Returns:
     The summary, and its items: one of each dialogue, turn and condition.
 
   Raises:
-    ValueError: files that are absent or wrong, or a dialogue without its truth.
+    ValueError: files that are absent or wrong, or a dialogue without truth or rubric.
   """
   corpus = prompts_lib.corpus(data / talks.DIALOGUES)
   dialogues = prompts_lib.dialogues(corpus, limit)
-  truths = _truths(data / talks.TRUTH, dialogues)
+  listen, names = _listener(data, dialogues, judge)
   frames = prompts_lib.heard(model, dialogues, corpus.key, cache)
-  heard = _Conversation(model, dialogues, frames, corpus.key, options)
-  items = [_item("audio", *said, truths) for said in heard.turns("audio")]
+  heard = Conversation(model, dialogues, frames, corpus.key, options)
+  items = listen([*heard.turns("audio")], "audio")
   if options.silence:
     keys = {corpus.key(audio) for talk in dialogues for audio in talk.audio}
     silence = hearing.silenced(frames, keys, model.params, model.size)
-    quiet = _Conversation(model, dialogues, silence, corpus.key, options)
-    items += [_item("silence", *said, truths) for said in quiet.turns("silence")]
+    quiet = Conversation(model, dialogues, silence, corpus.key, options)
+    items += listen([*quiet.turns("silence")], "silence")
   settings = {
     **dataclasses.asdict(options),
     "limit": limit,
-    "listener": "gold (simulated)",
     "prompt_tokens": heard.max_tokens,
   }
-  return {"settings": settings, **summary(items)}, items
+  listener = {"kind": "gold", "simulated": True}
+  if judge:
+    listener = {**judge.describe(), "template": rubrics.TEMPLATE.hash}
+  found = summary(items, names, simulated=judge is None)
+  return {"settings": settings, "listener": listener, **found}, items
 
 
-@dataclasses.dataclass
-class _Conversation:
-  """A model in all dialogues at once, a turn at a time."""
+def _listener(
+  data: epath.Path, dialogues: Sequence[Dialogue], judge: Judge | None
+) -> tuple[Listen, Sequence[str]]:
+  """Who scores, and the dimensions."""
+  if judge is None:
+    truths = _truths(data / talks.TRUTH, dialogues)
+    return lambda talked, what: [_gold(what, s, truths) for s in talked], DIMENSIONS
+  lasts = {talk.id: len(human_turns(talk.row["messages"])) for talk in dialogues}
+  asked = rubrics.read(data / RUBRICS, lasts)
 
-  model: Model
-  dialogues: Sequence[Dialogue]
-  frames: Frames
-  key: Any
-  options: Options
-
-  @property
-  def max_tokens(self) -> int:
-    return self.options.room(self.model.size.max_positions)
-
-  def turns(
-    self, what: str
-  ) -> Iterator[tuple[str, int, list[Row], Reply | None, str | None]]:
-    """(dialogue, turn from 0, messages read, reply or None, why there is none)."""
-    heard = {talk.id: human_turns(talk.row["messages"]) for talk in self.dialogues}
-    said: dict[str, list[Row]] = {talk.id: [] for talk in self.dialogues}
-    failed: dict[str, str] = {}
-    for k in range(max(map(len, heard.values()))):
-      here = [talk for talk in self.dialogues if k < len(heard[talk.id])]
-      for talk in here:
-        said[talk.id] += heard[talk.id][k]
-      asked = self._asked([t for t in here if t.id not in failed], said)
-      failed |= {p.dialogue_id: f"turn {k + 1}: {why}" for p, why in asked.failed}
-      found = {}
-      if asked.fitting:
-        label = f"{what}, turn {k + 1}"
-        for reply in replies(self.model, asked, self.options, what=label):
-          found[reply.prompt.dialogue_id] = reply
-      for talk in here:
-        reply = found.get(talk.id)
-        yield talk.id, k, [*said[talk.id]], reply, failed.get(talk.id)
-        said[talk.id].append(own_turn(reply))
-
-  def _asked(self, here: Sequence[Dialogue], said: dict[str, list[Row]]) -> Prompts:
-    """Prompts that end with what the human said last."""
-    open_talks = [
-      Dialogue(talk.id, {"id": talk.id, "messages": said[talk.id]}, talk.audio)
-      for talk in here
+  def listen(talked: list[Said], what: str) -> list[Row]:
+    judged = zip(talked, *rubrics.judged(talked, asked, judge), strict=True)
+    return [
+      {**item(what, said, [*scores], scores), "verdicts": raw}
+      for said, scores, raw in judged
     ]
-    return prompts_lib.asked(
-      self.model, open_talks, self.key, self.frames, max_tokens=self.max_tokens
-    )
+
+  return listen, rubrics.dimensions(asked)
 
 
-def human_turns(messages: Sequence[Row]) -> list[list[Row]]:
-  """What is read before each reply: the messages between the assistant's."""
-  found: list[list[Row]] = [[]]
-  for message in messages:
-    if message["role"] == "assistant":
-      found.append([])
-    else:
-      found[-1].append(message)
-  return [turn for turn in found if turn]
-
-
-def own_turn(reply: Reply | None) -> Row:
-  """A reply as the next prompt shows it: the answer alone, empty where none came."""
-  text = (reply.answer or "") if reply else ""
-  # An empty thought says that what looks like one in the answer is text.
-  content = [{"type": "text", "text": text}]
-  return {"role": "assistant", "content": content, "think": ""}
-
-
-def _item(
-  condition: str,
-  name: str,
-  turn: int,
-  messages: list[Row],
-  reply: Reply | None,
-  failed: str | None,
-  truths: dict[str, list[Row]],
+def item(
+  condition: str, said: Said, asked: list[str], scores: dict[str, float | None]
 ) -> Row:
-  truth = truths[name][turn]
-  dimensions = [ASKED[truth["task"]], *ALWAYS.values()]
-  said = {"think": None, "reply": None, "raw": None, "correct": None}
-  scores: dict[str, float | None] = {}
-  if reply is not None:
-    said = {"think": reply.think, "reply": reply.answer, "raw": reply.text}
-    said["correct"] = gold.correct(truth, reply.text)
-    scores = scored(truth, reply)
+  """One turn of one dialogue; `scores` are those of the dimensions `asked`."""
+  reply = said.reply
   return {
-    "id": name,
-    "turn": turn + 1,
+    "id": said.id,
+    "turn": said.turn,
     "condition": condition,
-    "task": truth["task"],
-    "distance": truth["distance"],
-    "changed": truth["changed"],
-    "messages": [
-      {key: part for key, part in message.items() if key != "think"}
-      for message in messages
-    ],
-    "answer": truth["answer"],
-    **said,
-    "asked": dimensions,
-    "scores": scores,
+    "messages": said.messages,
+    "think": reply and reply.think,
+    "reply": reply and reply.answer,
+    "raw": reply and reply.text,
+    "asked": asked,
+    "scores": scores if reply else {},
     "truncated": reply is not None and reply.truncated,
-    "failed": failed,
+    "failed": said.failed,
   }
+
+
+def _gold(condition: str, said: Said, truths: dict[str, list[Row]]) -> Row:
+  truth, reply = truths[said.id][said.turn - 1], said.reply
+  asked = [ASKED[truth["task"]], *ALWAYS.values()]
+  known = {key: truth[key] for key in ("task", "distance", "changed", "answer")}
+  correct = gold.correct(truth, reply.text) if reply else None
+  scores = scored(truth, reply) if reply else {}
+  return {**item(condition, said, asked, scores), **known, "correct": correct}
 
 
 def scored(truth: Row, reply: Reply) -> dict[str, float | None]:
@@ -218,17 +174,19 @@ def scored(truth: Row, reply: Reply) -> dict[str, float | None]:
   return {ASKED[truth["task"]]: found["correctness"] if answered else None, **out}
 
 
-def summary(items: Sequence[Row]) -> Row:
-  """Every dimension turn by turn beside silence, and memory by distance."""
+def summary(items: Sequence[Row], names: Sequence[str], simulated: bool) -> Row:
+  """Every dimension turn by turn beside silence; of gold also memory by distance.
+
+  Args:
+    names: of the dimensions, in the order in which they are shown.
+  """
   heard, quiet = (
     [row for row in items if row["condition"] == condition]
     for condition in ("audio", "silence")
   )
-  present = [n for n in DIMENSIONS if any(n in row["asked"] for row in heard)]
-  remembered = [row for row in heard if "memory" in row["asked"]]
-  distances = sorted({row["distance"] for row in remembered})
+  present = [n for n in names if any(n in row["asked"] for row in heard)]
   return {
-    "simulated": True,
+    "simulated": simulated,
     "dialogues": len({row["id"] for row in heard}),
     "turns": max(row["turn"] for row in heard),
     "dimensions": {
@@ -238,20 +196,24 @@ def summary(items: Sequence[Row]) -> Row:
       }
       for name in present
     },
+    **(_by_truth(heard) if simulated else {}),
+  }
+
+
+def _by_truth(rows: Sequence[Row]) -> Row:
+  """What only the truth can tell apart."""
+  remembered = [row for row in rows if row["distance"]]
+  felt = {"same mood as before": False, "another mood": True}
+  later = [row for row in rows if row["turn"] > 1]
+  return {
     "memory_by_distance": {
       str(k): turns.entry([r for r in remembered if r["distance"] == k], "memory")
-      for k in distances
+      for k in sorted({row["distance"] for row in remembered})
     },
     "continuity_by_mood": {
-      name: turns.entry(rows, "emotional_continuity")
-      for name, rows in (
-        (
-          "same mood as before",
-          [r for r in heard if r["turn"] > 1 and not r["changed"]],
-        ),
-        ("another mood", [r for r in heard if r["changed"]]),
-      )
-      if rows
+      name: turns.entry(found, "emotional_continuity")
+      for name, changed in felt.items()
+      if (found := [row for row in later if row["changed"] == changed])
     },
   }
 
@@ -275,40 +237,40 @@ def _truths(path: epath.Path, dialogues: Sequence[Dialogue]) -> dict[str, list[R
 def page(result: Row) -> str:
   """The summary in Markdown."""
   settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+  listener = ", ".join(f"{key} {value}" for key, value in result["listener"].items())
   parts = [
-    "# interaction (simulated listeners)",
+    f"# {_title(result)}",
     f"Checkpoint `{result['checkpoint']}`, {result['dialogues']} dialogues of up to "
-    f"{result['turns']} turns of synthetic speech. The model answers turn by turn "
-    "with its own earlier replies before it; simulated listeners score every reply "
-    "from 1 to 5 from the truth behind the speech.",
+    f"{result['turns']} turns. The model answers turn by turn with its own earlier "
+    f"replies before it. Scores go from 1 to 5; the listener: {listener}.",
     "Means over dialogues with 95 % intervals (bootstrap over dialogues). A reply that "
-    "cannot be read, or that was never asked for since the dialogue no longer fits, "
-    "counts 1.",
+    "is empty or cannot be read, and one that was never asked for since the dialogue "
+    "no longer fits, counts 1.",
     turns.means_table(result["dimensions"]),
     "Slopes through the means of the turns; in silence: all dialogues once more with "
     "every clip replaced by silence of equal length.",
     turns.slope_table(result["dimensions"]),
-    "Memory by the turns since a fact was told, and continuity of emotion by whether "
-    "the mood has turned.",
-    tables.table(
-      ["", "n", "mean"],
-      [
-        *(
-          [f"told {k} turn(s) before", turns.counts(one), turns.interval(one)]
-          for k, one in result["memory_by_distance"].items()
-        ),
-        *(
-          [name, turns.counts(one), turns.interval(one)]
-          for name, one in result["continuity_by_mood"].items()
-        ),
-      ],
-    ),
-    f"Settings: {settings}.",
   ]
+  if result["simulated"]:
+    parts.append(_truth_table(result))
+  parts.append(f"Settings: {settings}.")
   return "\n\n".join(parts) + "\n"
+
+
+def _truth_table(result: Row) -> str:
+  remembered = result["memory_by_distance"].items()
+  named = {f"memory, told {k} turn(s) before": one for k, one in remembered}
+  felt = result["continuity_by_mood"].items()
+  named |= {f"emotional continuity, {name}": one for name, one in felt}
+  rows = [[name, turns.counts(one), turns.interval(one)] for name, one in named.items()]
+  return tables.table(["", "n", "mean"], rows)
+
+
+def _title(result: Row) -> str:
+  who = "simulated listeners" if result["simulated"] else "judged by rubrics"
+  return f"interaction ({who})"
 
 
 def plot(result: Row) -> Figure:
   """Every dimension against the turn, beside silence."""
-  title = "interaction (simulated listeners): scores turn by turn"
-  return turns.panels(title, result["dimensions"])
+  return turns.panels(f"{_title(result)}: scores turn by turn", result["dimensions"])

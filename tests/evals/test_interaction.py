@@ -7,108 +7,28 @@ import numpy as np
 import pytest
 
 from stepaudio_jax import evaluate, sampling
-from stepaudio_jax.core.types import Rollout
-from stepaudio_jax.data.world import gold, scripted, talks
-from stepaudio_jax.data.world.deal import dealer
+from stepaudio_jax.data.world import talks
 from stepaudio_jax.evals import interaction
 from stepaudio_jax.evals.interaction import Options
-from stepaudio_jax.evals.parts import hearing, prompts
+from stepaudio_jax.evals.parts import conversation
 from stepaudio_jax.evals.parts.replies import Reply
 from stepaudio_jax.text import messages
 from tests.evals import worlds
-
-OPTIONS = Options(batch_size=4, max_new_tokens=64, temperature=0.0)
-DIALOGUES, TURNS = 4, 4
-IN_SILENCE = "\n</think>\nThe voice is low."
-
-
-def write_talks(folder, lengthen=None, turns=TURNS):
-  """A plan's dialogues with noise in the place of speech; returns their truth.
-
-  Args:
-    lengthen: (dialogue, turn) whose question is said to be far too long.
-  """
-  folder.mkdir()
-  planned = talks.planned(DIALOGUES, turns, seed=0)
-  truths = [talks.truth(talk) for talk in planned]
-  paths = {turn.take.id: f"{turn.take.id}.wav" for t in planned for turn in t.turns}
-  for seed, name in enumerate(paths.values()):
-    worlds.write_noise(folder / name, 6_000, seed)
-  rows = [
-    talks.row(talk, truth["turns"], paths, 0)
-    for talk, truth in zip(planned, truths, strict=True)
-  ]
-  if lengthen:
-    dialogue, turn = lengthen
-    rows[dialogue]["messages"][2 * turn]["content"][1]["text"] *= 200
-  worlds.write_jsonl(folder / talks.DIALOGUES, rows)
-  worlds.write_jsonl(folder / talks.TRUTH, truths)
-  return {one["id"]: one for truth in truths for one in truth["turns"]}
+from tests.evals.talkers import (
+  DIALOGUES,
+  IN_SILENCE,
+  OPTIONS,
+  TURNS,
+  Replier,
+  forgetful,
+  perfect,
+  talked,
+  write_talks,
+)
 
 
-def _lines(path):
+def lines(path):
   return path.read_text().splitlines()
-
-
-class Replier:
-  """In the place of sampling.sample: knows the turn by the frames of its last clip.
-
-  Args:
-    said: {(dialogue, turn from 0): reply as sampled}.
-  """
-
-  def __init__(self, model, folder, said):
-    corpus = prompts.corpus(folder / talks.DIALOGUES)
-    frames = hearing.store(model.params, folder / "cache")
-    hearing.fill(frames, corpus.clips(), model.params, model.size)
-    self.said = {}
-    for key, audio in corpus.clips().items():
-      name, turn = re.search(r"(talk-\d+)-(\d+).wav", audio.source).groups()
-      place = f"{name}#{int(turn)}"
-      self.said[frames.read(key)[0].rows.tobytes()] = place, said[place]
-    self.tokenizer = model.tokenizer
-    self.read = {}  # what the prompt of each turn holds
-
-  def __call__(self, params, batch, rng, *, max_new_tokens, stop_ids, pad_id, **_):
-    rows = len(batch.token_BT)
-    token_BT = np.full((rows, max_new_tokens), pad_id, np.int32)
-    mask_BT = np.zeros(token_BT.shape, bool)
-    for row in range(rows):
-      if batch.segment_BT[row].any():
-        ids = [*self.tokenizer.encode(self.reply(batch, row)), stop_ids[0]]
-        token_BT[row, : len(ids)], mask_BT[row, : len(ids)] = ids, True
-    return Rollout(token_BT, np.zeros(token_BT.shape), mask_BT, np.zeros(rows, bool))
-
-  def reply(self, batch, row):
-    clip = int((batch.frame_count_BR[row] > 0).sum()) - 1
-    count = batch.frame_count_BR[row, clip]
-    frames = np.ascontiguousarray(batch.frames_BRUE[row, clip, :count])
-    place, said = self.said.get(frames.tobytes(), (None, IN_SILENCE))
-    if place:
-      kept = batch.segment_BT[row] > 0
-      self.read[place] = self.tokenizer.decode(batch.token_BT[row][kept])
-    return said
-
-
-def perfect(truth, deal):
-  return gold.reply(*talks.reply(truth, deal))
-
-
-def forgetful(truth, deal):
-  """Forgets facts that were told two or more turns ago, and nothing else."""
-  if truth["task"] == "memory" and truth["distance"] >= 2:
-    truth = {**truth, "answer": scripted.other(truth, deal)}
-  return perfect(truth, deal)
-
-
-def talked(folder, truths, replier, options=OPTIONS):
-  model, deal = worlds.model(), dealer(0)
-  said = {place: replier(truth, deal) for place, truth in truths.items()}
-  stand_in = Replier(model, folder, said)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sampling, "sample", stand_in)
-    found = interaction.evaluate(model, folder, cache=folder / "cache", options=options)
-  return *found, stand_in
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +103,7 @@ def test_a_forgetful_replier_falls_on_memory_alone(folder, truths):
 
 def test_own_replies_without_thoughts_are_what_the_next_prompt_holds(scored, folder):
   _, items, replier = scored
-  rows = [json.loads(line) for line in _lines(folder / talks.DIALOGUES)]
+  rows = [json.loads(line) for line in lines(folder / talks.DIALOGUES)]
   heard = [item for item in items if item["condition"] == "audio"]
   assert len(heard) == DIALOGUES * TURNS
   for item in heard:
@@ -230,7 +150,7 @@ def test_a_thought_that_never_closes_leaves_an_empty_turn(folder, truths):
 
 def test_an_answer_that_looks_like_a_thought_is_text():
   reply = Reply(None, 0, (), (), "", "", "<think> I begin", truncated=False)
-  (message,) = messages.normalise([interaction.own_turn(reply)], "x")
+  (message,) = messages.normalise([conversation.own_turn(reply)], "x")
   assert messages.text_of(message) == "<think> I begin"
 
 
@@ -290,7 +210,7 @@ def test_the_command_gives_the_same_twice(tmp_path):
 def test_files_that_do_not_fit_together_are_an_error(tmp_path):
   write_talks(tmp_path / "data")
   path = tmp_path / "data" / talks.TRUTH
-  rows = [json.loads(line) for line in _lines(path)]
+  rows = [json.loads(line) for line in lines(path)]
   rows[1]["turns"].pop()
   worlds.write_jsonl(path, rows[:3])
   with pytest.raises(ValueError, match=r"2 dialogues: \['talk-00001', 'talk-00003'\]"):

@@ -74,6 +74,12 @@ def test_a_slope_equals_polyfit_where_turns_are_missing():
   assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.12)
 
 
+def test_a_turn_that_a_resample_lacks_has_no_say():
+  """One dialogue has turns 1 and 2, the other 2 and 3; all scores are 5."""
+  found = turns.slope(rows([[5.0, 5.0, "absent"], ["absent", 5.0, 5.0]]), "memory")
+  assert found == {"per_turn": 0, "low": 0, "high": 0}
+
+
 def test_a_curve_has_the_turns_that_ask_for_it():
   asked = rows([[5.0, 4.0, 3.0]]) + rows([[1.0] * 4], asked=("mood",))
   found = turns.curve(asked, "memory")
