@@ -96,7 +96,8 @@ def run(
   out = files.absolute(out or workdir / "evaluation" / step_folder.name)
   cache = epath.Path(cache) if cache else out / "cache"
   asked = {name: module for name, module in modules.items() if hasattr(module, "read")}
-  judges = judging.judges(asked, judge, judge_key, cache)
+  judged = {name: one for name, one in modules.items() if hasattr(one, "JUDGES")}
+  judges = judging.judges(judged, judge, judge_key, cache)
   speaker = Speaker(_loaded(suite, step_folder), cache) if asked else None
   summaries = {}
   for name, module in modules.items():
@@ -115,8 +116,9 @@ def run(
       )
     else:
       model = _loaded(module, step_folder)
+      who = {"judge": judges[name]} if name in judged else {}
       summary, items = module.evaluate(
-        model, place, cache=cache, options=options[name], limit=limit
+        model, place, cache=cache, options=options[name], limit=limit, **who
       )
     summary = {"benchmark": name, "checkpoint": str(checkpoint)} | summary
     summaries[name] = summary | {"settings": known | summary["settings"]}

@@ -32,6 +32,7 @@ from stepaudio_jax.judges.questions import Judge
 from stepaudio_jax.workdirs import Model
 
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
+JUDGES = ("rule", "judge")  # the simulated listeners, or by rubrics
 RUBRICS = "long-talks-rubrics.jsonl"
 
 # What a turn asks for decides whose correctness it is: a fact's or the mood's.
@@ -94,12 +95,13 @@ def evaluate(
   corpus = prompts_lib.corpus(data / talks.DIALOGUES)
   dialogues = prompts_lib.dialogues(corpus, limit)
   listen, names = _listener(data, dialogues, judge)
-  frames = prompts_lib.heard(model, dialogues, corpus.key, cache)
+  clips = {corpus.key(audio): audio for talk in dialogues for audio in talk.audio}
+  frames = hearing.store(model.params, cache)
+  hearing.fill(frames, clips, model.params, model.size)
   heard = Conversation(model, dialogues, frames, corpus.key, options)
   items = listen([*heard.turns("audio")], "audio")
   if options.silence:
-    keys = {corpus.key(audio) for talk in dialogues for audio in talk.audio}
-    silence = hearing.silenced(frames, keys, model.params, model.size)
+    silence = hearing.silenced(frames, clips, model.params, model.size)
     quiet = Conversation(model, dialogues, silence, corpus.key, options)
     items += listen([*quiet.turns("silence")], "silence")
   settings = {

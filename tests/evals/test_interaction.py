@@ -10,7 +10,7 @@ from stepaudio_jax import evaluate, sampling
 from stepaudio_jax.data.world import talks
 from stepaudio_jax.evals import interaction
 from stepaudio_jax.evals.interaction import Options
-from stepaudio_jax.evals.parts import conversation
+from stepaudio_jax.evals.parts import conversation, judging
 from stepaudio_jax.evals.parts.replies import Reply
 from stepaudio_jax.text import messages
 from tests.evals import worlds
@@ -187,24 +187,54 @@ def test_all_dialogues_may_end(tmp_path):
   assert curve["turns"][-1]["mean"] == 1.0
 
 
-def test_the_command_gives_the_same_twice(tmp_path):
-  folder = tmp_path / "data"
-  write_talks(folder, turns=2)  # a program for each turn is compiled
-  worlds.write_checkpoint(tmp_path / "run")
-  common = ["--checkpoint", str(tmp_path / "run"), "--benchmark", "interaction"]
-  common += ["--data", str(folder), "--cache", str(folder / "cache"), "--limit", "2"]
-  written = []
-  for out in ("a", "b"):
-    more = ["--out", str(tmp_path / out), "--max_new_tokens", "4", "--temperature", "1"]
-    evaluate.main([*common, *more])
-    names = ("items.jsonl", "md", "json")
-    written.append([(tmp_path / out / f"interaction.{n}").read_bytes() for n in names])
-  assert written[0] == written[1]
-  items = [json.loads(line) for line in written[0][0].splitlines()]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A checkpoint in run/ and dialogues of two turns in data/interaction/."""
+  place = tmp_path_factory.mktemp("command")
+  worlds.write_checkpoint(place / "run")
+  (place / "data").mkdir()
+  write_talks(place / "data" / "interaction", turns=2)
+  return place
+
+
+def command(place, out, *more):
+  """Runs it on two dialogues; what it wrote, by ending."""
+  arguments = ["--checkpoint", str(place / "run"), "--benchmark", "interaction"]
+  arguments += ["--data", str(place / "data"), "--cache", str(place / "cache")]
+  arguments += ["--max_new_tokens", "4", "--limit", "2", "--temperature", "1"]
+  evaluate.main([*arguments, "--out", str(place / out), *more])
+  names = ("items.jsonl", "md", "json")
+  return {n: (place / out / f"interaction.{n}").read_bytes() for n in names}
+
+
+def test_the_command_gives_the_same_twice(place):
+  written = command(place, "a")
+  assert command(place, "b") == written
+  items = [json.loads(line) for line in written["items.jsonl"].splitlines()]
   assert len(items) == 2 * 2 * 2
   raw = {(i["id"], i["turn"], i["condition"]): i["raw"] for i in items}
   assert len(set(raw.values())) > len(raw) / 2  # it does draw
-  assert "simulated" in written[0][1].decode()
+  assert "simulated listeners" in written["md"].decode()
+
+
+def test_the_command_takes_a_judge(place, monkeypatch):
+  class Silent:
+    def describe(self):
+      return {"kind": "scripted"}
+
+    def answers(self, questions):
+      return [None] * len(questions)
+
+  monkeypatch.setattr(judging, "_judge", lambda *_: Silent())
+  rubric = {"turn": 2, "dimension": "warmth", "text": "It is warm."}
+  rows = [{"id": f"talk-0000{n}", **rubric} for n in range(2)]
+  worlds.write_jsonl(place / "data" / "interaction" / interaction.RUBRICS, rows)
+  written = command(place, "judged", "--judge", str(place), "--no-silence")
+  summary = json.loads(written["json"])
+  assert summary["listener"]["kind"] == "scripted"
+  assert summary["dimensions"]["warmth"]["all"]["n_unparsed"] == 2
+  with pytest.raises(SystemExit):
+    command(place, "x", "--judge", "nobody")
 
 
 def test_files_that_do_not_fit_together_are_an_error(tmp_path):

@@ -4,7 +4,7 @@ Each human turn is speech by the same voice in the same room, and a question in 
 Over the turns of one dialogue
 
 * three facts (name, city, colour) are told, the first in turn 0, and asked for in later
-  turns, in one turn at most as often as every other fact: memory;
+  turns, none twice before every other that was told: memory;
 * turn 0 gives an instruction that binds every reply: instruction retention;
 * the mood of the voice stays for one to three turns, then turns into another, at least
   once: continuity of emotion.

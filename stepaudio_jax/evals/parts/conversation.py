@@ -81,8 +81,12 @@ class Conversation:
       Dialogue(talk.id, {"id": talk.id, "messages": said[talk.id]}, talk.audio)
       for talk in here
     ]
-    return prompts_lib.asked(
-      self.model, open_talks, self.key, self.frames, max_tokens=self.max_tokens
+    return prompts_lib.of_frames(
+      self.model.tokenizer,
+      open_talks,
+      self.key,
+      self.frames,
+      max_tokens=self.max_tokens,
     )
 
 

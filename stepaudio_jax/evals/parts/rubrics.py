@@ -1,6 +1,5 @@
 """A judge who rates turns of dialogues by rubrics, from 1 to 5."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.jsonl import Rows
 from stepaudio_jax.evals.parts import turns
 from stepaudio_jax.evals.parts.conversation import Said
+from stepaudio_jax.judges import parsing
 from stepaudio_jax.judges.questions import Judge, Template
 from stepaudio_jax.text import messages as messages_lib
 
@@ -118,17 +118,11 @@ def shown(messages: Sequence[Row]) -> str:
 
 
 def rating(raw: str | None) -> float | None:
-  """1 to 5 of the object between the outermost braces, or None."""
-  text = (raw or "").rpartition("</think>")[2]
-  start, end = text.find("{"), text.rfind("}")
-  try:
-    value = json.loads(text[start : end + 1]) if 0 <= start < end else None
-  except (ValueError, RecursionError):
+  """1 to 5 of {"explanation": text, "score": number}, or None."""
+  score = (parsing.json_object(raw) or {}).get("score")
+  if not fields.is_number(score) or not turns.LEAST <= score <= turns.MOST:
     return None
-  score = value.get("score") if isinstance(value, dict) else None
-  if isinstance(score, bool) or not isinstance(score, int | float):
-    return None
-  return float(score) if turns.LEAST <= score <= turns.MOST else None
+  return float(score)
 
 
 def dimensions(rubrics: Rubrics) -> tuple[str, ...]:
