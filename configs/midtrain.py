@@ -65,6 +65,6 @@ def get_config(arg: str = "") -> ConfigDict:
   }
   data, fsdp = (1, -1) if large else (-1, 1)
   c.mesh = {"data": data, "fsdp": fsdp, "tensor": 1, "context": 1}
-  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 1}
+  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 2}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c

@@ -69,7 +69,7 @@ def hear(arg: ConfigDict) -> ConfigDict:
     "clip_norm": 1.0,
   }
   c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
-  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 1}
+  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 2}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c
 
@@ -117,6 +117,6 @@ def speak(arg: ConfigDict) -> ConfigDict:
     "clip_norm": 1.0,
   }
   c.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
-  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 1}
+  c.checkpoint = {"every_steps": 4 if arg.smoke else 150, "keep": 2}
   c.log = {"every_steps": 1 if arg.smoke else 5}
   return c

@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.mesh = {"data": data, "fsdp": fsdp, "tensor": 1, "context": 1}
   tensor = _SAMPLING_TENSOR.get(arg.size, 1)
   c.sampling_mesh = {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
-  c.checkpoint = {"every_steps": 1 if arg.smoke else 10, "keep": 1}
+  c.checkpoint = {"every_steps": 1 if arg.smoke else 10, "keep": 2}
   c.log = {"every_steps": 1, "prompts": 16}
   return c
 

@@ -80,6 +80,7 @@ def main() -> None:
     prog="python -m experiments.fit_peer",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   parser.add_argument("--topology", default="v5p:4x4x4", metavar="CHIP:SHAPE")
   parser.add_argument("--out", metavar="DIR", help="folder for peer-….json")

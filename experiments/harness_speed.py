@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prog="python -m experiments.harness_speed",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   parser.add_argument("--items", type=int, default=5000)
   items = parser.parse_args(argv).items

@@ -130,6 +130,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument
   add("--processes", type=int, required=True, metavar="N")

@@ -131,7 +131,10 @@ class Checkpoints:
       processes.barrier("damaged checkpoints are aside")
       return found
     listed = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
-    raise ValueError(f"no checkpoint in {self._folder} is whole: {listed}")
+    raise ValueError(
+      f"no checkpoint in {self._folder} is whole: {listed}. Nothing was changed; to "
+      "begin anew, name another workdir or move this one's checkpoints away"
+    )
 
   def close(self) -> None:
     """Waits for what is being written.

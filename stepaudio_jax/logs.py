@@ -21,13 +21,15 @@ from tqdm import tqdm
 
 from stepaudio_jax.core import files, processes, progress, recipe
 
-# Changing these between two starts of one run changes no number that it computes.
-_FREE = ("log.", "checkpoint.")
+# Changing these between two starts of one run changes no number that it computes, but
+# for the rounding of sums that are taken in another order.
+_FREE = ("log.", "checkpoint.", "mesh.", "sampling_mesh.")
 # Free only where the rate is constant: a cosine or line is cut to its length.
 _STEPS, _SCHEDULE = "total_steps", "optim.schedule"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # The same program gives other bits where one of these is another.
 _OF_THE_BITS = ("packages", "devices", "device_count", "process_count", "visible_cores")
+_OF_THE_BITS += ("mesh", "sampling_mesh")
 
 
 # In a bucket a journal is written anew, whole.
@@ -216,9 +218,9 @@ def record(workdir: epath.Path, config: ConfigDict) -> None:
 
 def _warn_of_other_bits(before: dict[str, Any], now: dict[str, Any]) -> None:
   changed = [
-    f"{name}: {before[name]} → {now[name]}"
+    f"{name}: {before.get(name)} → {now[name]}"
     for name in _OF_THE_BITS
-    if before[name] != now[name]
+    if before.get(name) != now[name]
   ]
   if changed:
     logging.warning(
@@ -248,7 +250,15 @@ def manifest(flat_config: dict[str, Any]) -> dict[str, Any]:
     "visible_cores": len(os.sched_getaffinity(0))
     if hasattr(os, "sched_getaffinity")
     else os.cpu_count(),
+    **{name: _under(name, flat_config) for name in ("mesh", "sampling_mesh")},
   }
+
+
+def _under(name: str, flat_config: dict[str, Any]) -> dict[str, Any]:
+  """{key: value} of a part of the config."""
+  start = f"{name}."
+  keys = [key for key in flat_config if key.startswith(start)]
+  return {key.removeprefix(start): flat_config[key] for key in keys}
 
 
 def _commit() -> str:

@@ -111,10 +111,14 @@ def _filled(lengths: Mapping[str, int], devices: int) -> dict[str, int]:
   lengths = {axis: lengths[axis] for axis in MESH_AXES}
   asked = dict(lengths)
   free = [axis for axis, length in lengths.items() if length == -1]
-  if len(free) == 1:
-    lengths[free[0]] = -(devices // math.prod(lengths.values()))
+  known = math.prod(length for length in lengths.values() if length != -1)
+  if len(free) == 1 and known > 0:
+    lengths[free[0]] = devices // known
   if min(lengths.values()) < 1 or math.prod(lengths.values()) != devices:
-    raise ValueError(f"mesh {asked} does not fit {devices} devices")
+    raise ValueError(
+      f"mesh {asked} does not fit {devices} devices: the product of its lengths must "
+      "be their number, and one length may be -1, which is all that the others leave"
+    )
   return lengths
 
 

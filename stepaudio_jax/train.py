@@ -45,6 +45,8 @@ _KEYS = (
   *("data.split", "data.cache", "data.max_clip_s"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
+_COUNTS = ("total_steps", "batch_size", "microbatches", "head_chunks")
+_COUNTS += ("checkpoint.every_steps", "checkpoint.keep", "log.every_steps")
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
@@ -139,8 +141,10 @@ def checked(c: ConfigDict) -> ConfigDict:
   Raises:
     ValueError: naming the keys or values that are wrong, and the choices.
   """
+  recipe.check_loop(c, "objective", "train_rl")
   objective = recipe.choose("objective", c.objective, OBJECTIVES)
   recipe.check_keys(c, _KEYS + objective.keys, free=objective.free)
+  recipe.check_counts(c, _COUNTS)
   unknown = sorted({*c.fresh, *c.trainable} - set(objective.parts))
   if unknown:
     raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {objective.parts}")

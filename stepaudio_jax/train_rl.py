@@ -65,6 +65,13 @@ _KEYS = (
   *(f"optim.{name}" for name in optim.KEYS),
 )
 _FREE = ("data.mix.", "data.options.", "rewards.")
+_COUNTS = (
+  *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
+  *("head_chunks", "sampling.samples", "sampling.max_new_tokens"),
+  *("heldout.prompts", "heldout.samples", "heldout.batch_size"),
+  "heldout.every_steps",
+  *("checkpoint.every_steps", "checkpoint.keep"),
+)
 _SPEAKING = ("adaptor", "decoder")
 OFFLOADS = ("optimiser", "reference")
 KL_PLACES = ("loss", "reward")
@@ -205,11 +212,13 @@ def checked(c: ConfigDict) -> ConfigDict:
   Raises:
     ValueError: naming the keys or values that are wrong, and the choices.
   """
+  recipe.check_loop(c, "algorithm", "train")
   algorithm = rl.load(c.algorithm.name)
   keys = (*_KEYS, *(f"algorithm.{name}" for name in algorithm.DEFAULTS))
   if algorithm.CRITIC:
     keys += tuple(f"critic_optim.{name}" for name in optim.KEYS)
   recipe.check_keys(c, keys, free=_FREE)
+  recipe.check_counts(c, _COUNTS)
   if c.kl.where not in KL_PLACES or (c.kl.where == "reward" and not algorithm.CRITIC):
     raise ValueError(
       f"kl.where={c.kl.where!r} with {c.algorithm.name!r}; the choices are "

@@ -77,6 +77,16 @@ def test_a_wrong_key_on_the_command_line_suggests_the_near_one():
   assert done.stderr.count("\n") == 1
 
 
+def test_a_recipe_of_the_other_loop_is_one_line(tmp_path):
+  args = ("--config", "configs/rlhf.py:smoke", "--workdir", str(tmp_path / "run"))
+  done = call("stepaudio_jax.train", *args)
+  assert done.returncode == 2
+  told = "train: a recipe of the stage 'rlhf' has no 'objective'; python -m "
+  assert done.stderr.startswith(told)
+  assert done.stderr.count("\n") == 1
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_recipe_argument_lists_the_choices(tmp_path):
   workdir = str(tmp_path / "run")
   done = call(

@@ -12,7 +12,7 @@ from stepaudio_jax import logs
 
 def config(**changes):
   flat = {"seed": 3, "total_steps": 4, "optim": {"schedule": "constant", "lr": 1.0}}
-  c = ConfigDict(flat | {"log": {"every_steps": 1}})
+  c = ConfigDict(flat | {"log": {"every_steps": 1}, "mesh": {"fsdp": 1}})
   c.update_from_flattened_dict(changes)
   return c
 
@@ -45,6 +45,14 @@ def test_a_run_of_constant_rate_may_go_on_longer(tmp_path):
   hashes = {logs.config_hash(c) for c in ({"total_steps": 4}, {"total_steps": 9})}
   assert len(hashes) == 1
   assert read(tmp_path / "config.json")["config"]["total_steps"] == 9
+
+
+def test_a_run_may_go_on_over_another_mesh_and_is_warned(tmp_path, caplog):
+  started(tmp_path, config(**{"mesh.fsdp": 2}))
+  other = config(**{"mesh.fsdp": 1})
+  logs.check_workdir(tmp_path, other)
+  started(tmp_path, other)
+  assert "mesh: {'fsdp': 2} → {'fsdp': 1}" in caplog.text
 
 
 def test_another_schedule_is_another_run(tmp_path):

@@ -167,6 +167,7 @@ def test_a_moment_of_another_shape_is_named():
   [
     ({"data": 3}, "does not fit 1 devices"),
     ({"data": 0}, "does not fit"),
+    ({"data": -1, "fsdp": 0}, "'fsdp': 0.* does not fit 1 devices"),
     ({"fsdp": 2}, "'fsdp': 2.* does not fit 1 devices"),
   ],
 )

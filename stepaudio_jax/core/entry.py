@@ -2,12 +2,13 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import importlib.util
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -184,7 +185,18 @@ def _module(path: str) -> ModuleType:
   if spec is None:
     raise ValueError(f"{path!r} is no Python file")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  with _importable(file.resolve().parents[1]):
+    spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
     raise ValueError(f"{path!r} is no recipe: it has no get_config")
   return module
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+  """A recipe may import its neighbours ("from configs import …") from any folder."""
+  sys.path.insert(0, str(folder))
+  try:
+    yield
+  finally:
+    sys.path.remove(str(folder))

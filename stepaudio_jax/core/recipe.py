@@ -82,6 +82,35 @@ def check_keys(config: ConfigDict, keys: Iterable[str], free: tuple[str, ...]) -
     raise ValueError(f"{'; '.join(problems)}; the keys are {sorted(wants)}")
 
 
+def check_loop(config: ConfigDict, key: str, other: str) -> None:
+  """Whether a recipe is one of this loop's.
+
+  Args:
+    key: that all of its recipes have.
+    other: the command that runs those which lack it.
+
+  Raises:
+    ValueError: the recipe lacks the key.
+  """
+  if key not in config:
+    raise ValueError(
+      f"a recipe of the stage {config.get('stage')!r} has no {key!r}; "
+      f"python -m stepaudio_jax.{other} runs such recipes"
+    )
+
+
+def check_counts(config: ConfigDict, keys: Iterable[str]) -> None:
+  """Whether these numbers are at least 1.
+
+  Raises:
+    ValueError: naming all that are not.
+  """
+  values = flat(config)
+  low = [f"{key}={values[key]}" for key in keys if values[key] < 1]
+  if low:
+    raise ValueError(f"{', '.join(low)}: must be at least 1")
+
+
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
   """{"optim.lr": 1e-3, …} of a nested ConfigDict or dict."""
   out = {}

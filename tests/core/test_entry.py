@@ -1,5 +1,7 @@
 """Recipes on the command line: what is set, what is refused, what --help says."""
 
+import sys
+
 import jax
 import pytest
 from ml_collections import ConfigDict
@@ -27,6 +29,18 @@ def toy(tmp_path, monkeypatch):
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / "toy.py").write_text(RECIPE)
   monkeypatch.chdir(tmp_path)
+
+
+def test_a_recipe_may_import_its_neighbour_whatever_the_folder(tmp_path, monkeypatch):
+  (tmp_path / "house" / "recipes").mkdir(parents=True)
+  (tmp_path / "house" / "recipes" / "toy.py").write_text(RECIPE)
+  neighbour = "from recipes import toy\n\nget_config = toy.get_config\n"
+  (tmp_path / "house" / "recipes" / "other.py").write_text(neighbour)
+  monkeypatch.chdir(tmp_path)
+  before = list(sys.path)
+  config, _ = ran("--workdir", "w", "--config", "house/recipes/other.py:size=small")
+  assert config.size == "small"
+  assert sys.path == before
 
 
 def ran(*argv):

@@ -26,3 +26,15 @@ def test_unknown_and_missing_keys_are_collected():
 def test_choose_lists_the_choices():
   with pytest.raises(ValueError, match=r"unknown schedule 'sine'.*\['cosine'\]"):
     recipe.choose("schedule", "sine", {"cosine": 1})
+
+
+def test_a_recipe_of_the_other_loop_is_told_whose_it_is():
+  with pytest.raises(ValueError, match=r"stage 'rlvr' has no 'objective'; .*train_rl "):
+    recipe.check_loop(ConfigDict({"stage": "rlvr"}), "objective", "train_rl")
+  recipe.check_loop(ConfigDict({"objective": "sft"}), "objective", "train_rl")
+
+
+def test_counts_below_one_are_all_named():
+  has = ConfigDict({"steps": -1, "sampling": {"samples": 0}, "rows": 1})
+  with pytest.raises(ValueError, match=r"^steps=-1, sampling\.samples=0: must be"):
+    recipe.check_counts(has, ("steps", "sampling.samples", "rows"))

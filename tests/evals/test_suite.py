@@ -160,6 +160,16 @@ def test_judgements_are_kept_until_judge_or_wording_are_others(folder):
     assert len(judge.asked) == asked
 
 
+def test_a_judge_that_was_silent_is_asked_again(folder):
+  judge = Yes()
+  judge.answers = lambda questions: ["yes", None, *["yes"] * (len(questions) - 2)]
+  _, items = ask(folder, quiz.Parrot(low), judge=judge)
+  assert [row["detail"]["judge"] for row in items[:3]] == [["yes"], [None], ["yes"]]
+  again = Yes()
+  _, items = ask(folder, quiz.Parrot(None), judge=again)
+  assert (len(again.asked), items[1]["detail"]["judge"]) == (1, ["yes"])
+
+
 def reworded(item, answer):
   return [quiz.Template("Right? {answer}").ask(answer=answer)]
 

@@ -12,7 +12,7 @@ from stepaudio_jax.evals.parts.speaker import Speaker
 from stepaudio_jax.judges import choice, endpoint, local
 from stepaudio_jax.judges.questions import Judge
 
-LOCAL = {"temperature": 0.0, "max_new_tokens": 1024, "batch_size": 16}
+LOCAL = {"temperature": 0.0, "max_new_tokens": 4096, "batch_size": 16}
 
 
 def judges(

@@ -12,7 +12,7 @@ from stepaudio_jax.core import processes, progress
 from stepaudio_jax.evals.parts import controls, totals
 from stepaudio_jax.evals.parts.items import Item, Score
 from stepaudio_jax.evals.parts.journal import Journal
-from stepaudio_jax.judges.questions import Judge
+from stepaudio_jax.judges.questions import Judge, Question
 
 JUDGED_AT_ONCE = 64  # replies whose judgements are kept together
 METRICS = {"accuracy": lambda score: score.value}
@@ -39,9 +39,7 @@ def judged(
   }
   kept = {key_of(row): row for row in journal.rows()}
   missing = [
-    key
-    for key, questions in asked.items()
-    if key not in kept or kept[key]["asked"] != digest([q.text for q in questions])
+    key for key, questions in asked.items() if not _settled(kept.get(key), questions)
   ]
   mine = processes.every(missing)
   with progress.bar(None, "judging", "reply", total=len(mine)) as bar:
@@ -61,6 +59,13 @@ def judged(
   processes.barrier("all is judged")
   found = {key_of(row): row for row in journal.rows()}
   return {key: found[key] for key in asked}
+
+
+def _settled(kept: Row | None, questions: Sequence[Question]) -> bool:
+  """Whether these very questions were asked and every one was answered."""
+  if kept is None or kept["asked"] != digest([one.text for one in questions]):
+    return False
+  return None not in kept["verdicts"]
 
 
 def scored(
