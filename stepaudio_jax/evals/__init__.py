@@ -18,7 +18,8 @@ A benchmark whose questions are files of somebody else's defines
               the published scorer's rule, in the order of the files; None: it leaves
               the item out. Absent where no scorer is published
 
-and parts/suite.py asks and sums up. One that goes its own way (world, reward_model)
-defines `Options` and their `DEFAULTS`, `load` (checkpoint → model), `evaluate` (model,
-data → summary, items), `page` (summary → Markdown) and `plot` (summary → figure).
+and parts/suite.py asks and sums up. One that goes its own way (world, interaction,
+reward_model) defines `Options` and their `DEFAULTS`, `load` (checkpoint → model),
+`evaluate` (model, data → summary, items), `page` (summary → Markdown) and `plot`
+(summary → figure). With JUDGES its `evaluate` takes `judge` too.
 """
