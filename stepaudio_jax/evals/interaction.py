@@ -246,8 +246,9 @@ def page(result: Row) -> str:
     f"{result['turns']} turns. The model answers turn by turn with its own earlier "
     f"replies before it. Scores go from 1 to 5; the listener: {listener}.",
     "Means over dialogues with 95 % intervals (bootstrap over dialogues). A reply that "
-    "is empty or cannot be read, and one that was never asked for since the dialogue "
-    "no longer fits, counts 1.",
+    "is empty or cannot be read, one on which the judge says nothing that can be read "
+    "(both: unparsed), and one that was never asked for since the dialogue no longer "
+    "fits (failed) counts 1.",
     turns.means_table(result["dimensions"]),
     "Slopes through the means of the turns; in silence: all dialogues once more with "
     "every clip replaced by silence of equal length.",

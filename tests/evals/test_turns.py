@@ -97,5 +97,5 @@ def test_tables_show_counts_and_what_is_absent():
   assert lines[3].startswith("| 2 | 2.50 [1.00, 4.00] (n 2, 1 unparsed) | 1.00")
   assert lines[3].endswith("(n 1, 1 failed) |")
   slopes = turns.slope_table(curves).splitlines()
-  assert slopes[2] == "| a | – | 2.50 [1.00, 4.00] | – | – |"
+  assert slopes[2] == "| a | – | 2.50 [1.00, 4.00] | 4.00 | – | – |"
   assert slopes[3].startswith("| b | -4.000 [-4.000, -4.000] | 3.00")

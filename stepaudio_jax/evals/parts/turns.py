@@ -123,9 +123,11 @@ def slope_table(curves: dict[str, Row]) -> str:
   rows = []
   for name, heard in curves.items():
     quiet = heard["silence"]
+    read = heard["all"]["mean_answered"]
     rows.append([name, _slope(heard), interval(heard["all"])])
+    rows[-1].append("–" if read is None else f"{read:.2f}")
     rows[-1] += [_slope(quiet), interval(quiet["all"])] if quiet else ["–", "–"]
-  head = "dimension|slope per turn|mean|slope in silence|mean in silence"
+  head = "dimension|slope per turn|mean|of what was read|slope in silence|in silence"
   return tables.table(head.split("|"), rows)
 
 
