@@ -118,6 +118,11 @@ def test_own_replies_without_thoughts_are_what_the_next_prompt_holds(scored, fol
     assert "<think>" not in read.removesuffix("assistant\n<think>\n")
     # Not the replies that the data holds.
     (row,) = [row for row in rows if row["id"] == item["id"]]
+    # What the human says is what the data holds.
+    asked = [m["content"][1]["text"] for m in row["messages"][::2]]
+    texts = [m["content"][1]["text"] for m in item["messages"][::2]]
+    assert texts == asked[: item["turn"]]
+    assert texts[-1] in read
     for k, earlier in enumerate(own):
       given = row["messages"][2 * k + 1]["content"][0]["text"]
       assert given == earlier["reply"] or given not in read
