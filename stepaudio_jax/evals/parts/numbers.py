@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
 from stepaudio_jax.rewards.parts import answers, numerals
 
@@ -11,7 +13,7 @@ _TRIGGERS = re.compile(r"The answer is:|[Tt]he answer is|####")
 _PUBLISHED = re.compile(r"-?\d+/?\.?\d*")
 
 _NUMERAL = re.compile(
-  r"(?<![\w.])(?P<sign>-?)\$?(?P<minus>-?)(?P<value>\d{1,30}(?:,\d{3})*(?:\.\d{1,30})?)"
+  r"(?<![\w.])(?P<sign>-?)\$?(?P<minus>-?)(?P<value>\d{1,30}(?:,\d{3}){0,9}(?:\.\d{1,30})?)"
   r"(?:/(?P<divisor>\d{1,30}))?(?!\d|[.,/]\d|(?:st|nd|rd|th)\b)"
 )
 _STATED = re.compile(r"(?:answer|result)\s*(?:is|:|=)[\s:=]*|####\s*|答案[是为:]+\s*")
@@ -44,18 +46,16 @@ def read(answer: str) -> Fraction | None:
   where there are no numerals. A refusal and two different announced numbers are none.
   """
   text = numerals.plain(answers.unwrapped(answer))
-  stated = [text[one.end() :] for one in _STATED.finditer(text)]
-  if stated:
-    found = {value for one in stated for value in _first(one)}
-    if found:
-      return found.pop() if len(found) == 1 else None
+  found = {value for values in _announced(text) for value in values}
+  if found:
+    return found.pop() if len(found) == 1 else None
   return None if answers.refuses(text) else last(text)
 
 
 def last(text: str) -> Fraction | None:
-  """The last number of a text."""
-  values = [value for value, _, _ in _numbers(text)]
-  return values[-1] if values else None
+  """The last numeral of a text, or, where it has none, its last number in words."""
+  found = _numerals(text) or _named_numbers(text)
+  return found[-1].value if found else None
 
 
 def worked_out(answer: str) -> str | None:
@@ -73,24 +73,37 @@ def shown(value: Fraction) -> str:
   return str(value.numerator) if value.denominator == 1 else repr(float(value))
 
 
-def _first(text: str) -> list[Fraction]:
-  """The first number, and the one that is offered beside it ("3 or 4")."""
-  (value, _, end), *others = _numbers(text) or [(None, 0, 0)]
-  if value is None:
-    return []
-  beside = [other for other, start, _ in others if _beside(text[end:start])]
-  return [value, *beside]
+class _Number(NamedTuple):
+  value: Fraction
+  start: int
+  end: int
 
 
-def _beside(between: str) -> bool:
-  return bool(_ALTERNATIVE.fullmatch(between))
+def _announced(text: str) -> Iterator[list[Fraction]]:
+  """Behind each announcement the next number, with what is offered beside it."""
+  found = sorted([*_numerals(text), *_named_numbers(text)], key=lambda one: one.start)
+  place = 0
+  for announcement in _STATED.finditer(text):
+    while place < len(found) and found[place].start < announcement.end():
+      place += 1
+    end = place
+    while end + 1 < len(found) and _beside(text, *found[end : end + 2]):
+      end += 1
+    yield [one.value for one in found[place : end + 1]]
 
 
-def _numbers(text: str) -> list[tuple[Fraction, int, int]]:
-  """(value, start, end) of the numerals, or, where there are none, of number words."""
-  found = [(_value(one), *one.span()) for one in _NUMERAL.finditer(text)]
-  named = found or [(_named(one[0]), *one.span()) for one in _NAMES.finditer(text)]
-  return [one for one in named if one[0] is not None]
+def _beside(text: str, one: _Number, other: _Number) -> bool:
+  return bool(_ALTERNATIVE.fullmatch(text, one.end, other.start))
+
+
+def _numerals(text: str) -> list[_Number]:
+  found = [(_value(one), one) for one in _NUMERAL.finditer(text)]
+  return [_Number(value, *one.span()) for value, one in found if value is not None]
+
+
+def _named_numbers(text: str) -> list[_Number]:
+  found = [(_named(one[0]), one) for one in _NAMES.finditer(text)]
+  return [_Number(value, *one.span()) for value, one in found if value is not None]
 
 
 def _value(numeral: re.Match[str]) -> Fraction | None:
@@ -102,16 +115,21 @@ def _value(numeral: re.Match[str]) -> Fraction | None:
 
 def _named(words: str) -> Fraction | None:
   """Of "one hundred and twenty-three" 123; None of what is no number: "two five"."""
-  total, part = 0, 0
+  total, part, limit = 0, 0, 10**9
   for word in re.findall(_NAME, words):
-    if word in _SCALES:
-      part = max(part, 1) * _SCALES[word]
-      if word != "hundred":
-        total, part = total + part, 0
-    elif part % (10 if word in _UNITS and _UNITS[word] < 10 else 100):
+    if word in ("thousand", "million"):
+      if _SCALES[word] >= limit:
+        return None
+      limit = _SCALES[word]
+      total, part = total + max(part, 1) * limit, 0
+    elif word == "hundred":
+      if part >= 100:
+        return None
+      part = max(part, 1) * 100
+    elif part % (10 if 0 < _UNITS.get(word, 0) < 10 else 100):
       return None
     else:
-      part += _UNITS.get(word, _TENS.get(word, 0))
+      part += _UNITS.get(word, 0) + _TENS.get(word, 0)
   return Fraction(total + part)
 
 
