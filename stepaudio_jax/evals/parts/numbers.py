@@ -13,7 +13,8 @@ _TRIGGERS = re.compile(r"The answer is:|[Tt]he answer is|####")
 _PUBLISHED = re.compile(r"-?\d+/?\.?\d*")
 
 _NUMERAL = re.compile(
-  r"(?<![\w.])(?<!\d,)(?P<sign>-?)\$?(?P<minus>-?)(?P<value>\d{1,30}(?:,\d{3}){0,9}(?:\.\d{1,30})?)"
+  r"(?<![\w.])(?<!\d,)(?P<sign>-?)\$?(?P<minus>-?)"
+  r"(?P<value>\d{1,30}(?:,\d{3}){0,9}(?:\.\d{1,30})?)"
   r"(?:/(?P<divisor>\d{1,30}))?(?!\d|[.,/]\d|(?:st|nd|rd|th)\b)"
 )
 _STATED = re.compile(r"(?:answer|result)\s*(?:is|:|=)[\s:=]*|####\s*|答案[是为:]+\s*")
