@@ -39,7 +39,7 @@ setup(
     "packaging>=23",
     "etils[epath]>=1.12,<2",
     "numpy>=2,<3",
-    "pyarrow>=26,<27",
+    "pyarrow>=21,<27",
     "tokenizers>=0.21,<0.24",
     "safetensors>=0.5,<0.9",
     "huggingface_hub>=1.31,<3",

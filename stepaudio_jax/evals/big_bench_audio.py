@@ -16,9 +16,10 @@ from fractions import Fraction
 
 from etils import epath
 
-from stepaudio_jax.evals.parts import numbers, reading, shipped
+from stepaudio_jax.evals.parts import judgements, numbers, reading, shipped
 from stepaudio_jax.evals.parts.items import Item, Score
 from stepaudio_jax.evals.parts.reading import Entry
+from stepaudio_jax.judges import parsing
 from stepaudio_jax.judges.questions import Question, Template
 from stepaudio_jax.rewards.parts import answers, numerals
 
@@ -50,7 +51,6 @@ _VALID = re.compile(
   r"(?P<no>\b(?:not|isn't|never)\s+(?:\w+ly\s+)?)?\b(?P<in>in)?valid\b"
 )
 _YES_NO = re.compile(r"\b(?:yes|no)\b")
-_VERDICT = re.compile(r"\b(?:NOT\s+|IN)?CORRECT\b")
 
 
 def read(folder: epath.PathLike) -> list[Item]:
@@ -64,7 +64,7 @@ def read(folder: epath.PathLike) -> list[Item]:
 
 def questions(item: Item, answer: str | None) -> list[Question]:
   """One question for the judge; none about a reply that has no answer."""
-  if not answer:
+  if not judgements.given(answer):
     return []
   category = item.groups["category"].replace("_", " ")
   return [JUDGE.ask(category=category, official=item.gold, reply=answer)]
@@ -79,9 +79,8 @@ def score(
   """
   found = None if answer is None else extracted(item.groups["category"], answer)
   if verdicts is not None:
-    verdict = next((verdict_of(one) for one in verdicts if one), None)
-    value = None if verdict is None else float(verdict)
-    return Score(value, found, {"judge": list(verdicts)})
+    right = parsing.correct(judgements.only(verdicts))
+    return Score(None if right is None else float(right), found)
   return Score(None if found is None else float(found == item.gold), found)
 
 
@@ -97,12 +96,6 @@ def extracted(category: str, answer: str) -> str | None:
   if last is None:
     return None
   return "invalid" if bool(last["no"]) != bool(last["in"]) else "valid"
-
-
-def verdict_of(reply: str) -> bool | None:
-  """A judge's CORRECT or INCORRECT; None where it says neither, or both."""
-  said = {found == "CORRECT" for found in _VERDICT.findall(reply.upper())}
-  return said.pop() if len(said) == 1 else None
 
 
 def _item(entry: Entry) -> Item | None:
