@@ -47,12 +47,19 @@ def _standings(found: Row) -> list[str]:
     tables.table(head, rows),
   ]
   below = [
-    f"{row['name']}: no {standings.AVERAGE}, {', '.join(row['lacking'])} lacking"
+    f"{row['name']}: no {standings.AVERAGE}, {lacking(row)}"
     for row in found["standings"]
     if row["lacking"]
   ]
   below = [f"- {_cell(line)}" for line in (*below, *notes(found["standings"]))]
   return [*lines, *(["\n".join(below)] if below else [])]
+
+
+def lacking(row: Row) -> str:
+  """Which columns a checkpoint lacks."""
+  if not any(row["cells"].values()):
+    return "nothing of the table was asked"
+  return f"{', '.join(row['lacking'])} lacking"
 
 
 def average(row: Row) -> str:

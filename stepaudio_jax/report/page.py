@@ -28,6 +28,7 @@ def html(found: Row) -> str:
     **found,
     colours={name: k % COLOURS for k, name in enumerate(names)},
     average=markdown.average,
+    lacking=markdown.lacking,
     official=markdown.official,
     notes=markdown.notes(found["standings"]),
     drops=drops(benchmarks),
