@@ -26,6 +26,7 @@ from experiments import (
 from experiments import report_policies as policies
 from experiments import report_words as words
 from stepaudio_jax.core import files
+from stepaudio_jax.pages import templates
 
 HERE = pathlib.Path(__file__).parent
 TEMPLATE = "report_template.html"
@@ -135,7 +136,7 @@ def _curves(folder: epath.Path) -> list[dict[str, Any]]:
 
 def _template() -> jinja2.Template:
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE),
+    loader=jinja2.FileSystemLoader([HERE, templates.HERE]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

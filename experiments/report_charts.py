@@ -4,12 +4,13 @@ Every shape lives in a box of WIDTH × HEIGHT that the page stretches to its own
 (lines keep their thickness); words and numbers stay outside, as HTML.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from stepaudio_jax.pages import charts
 
 WIDTH, HEIGHT = 1000, 400
 SMOOTHED_ROWS = 9  # of metrics.jsonl, half of them before and half after
@@ -31,7 +32,7 @@ def panels(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   whole = [0.0, 0.25, 0.5, 0.75, 1.0]
   out = []
   if losses:
-    out.append(panel("Loss", _named(losses), steps, ticks=nice_ticks(top)))
+    out.append(panel("Loss", _named(losses), steps, ticks=charts.nice_ticks(top)))
   if accuracies:
     out.append(panel("Accuracy", _named(accuracies), steps, ticks=whole, shown=percent))
   return out
@@ -63,7 +64,7 @@ def panel(
   kept = {k: v for k, v in series.items() if any(x is not None for x in v)}
   if ticks is None:
     known = [x for values in kept.values() for x in values if x is not None]
-    ticks = nice_ticks(max(known, default=1.0), min(known, default=0.0))
+    ticks = charts.nice_ticks(max(known, default=1.0), min(known, default=0.0))
   low, high = ticks[0], ticks[-1]
   xs = [WIDTH * step / max(steps[-1], 1) for step in steps]
 
@@ -90,22 +91,6 @@ def panel(
     for t, y in zip(ticks, heights(ticks), strict=True)
   ]
   return {"title": title, "lines": lines, "ticks": marks, "last_step": steps[-1]}
-
-
-def nice_ticks(top: float, bottom: float = 0.0) -> list[float]:
-  """Three to seven round numbers, the first not above bottom, the last not below top.
-
-  Equal bounds get as much room as numbers near 1 need.
-  """
-  spread = top - bottom
-  if spread <= 1e-9 * max(abs(top), 1.0):
-    spread = 1.0
-  size = 10.0 ** math.floor(math.log10(spread))
-  steps = (size * factor for factor in (0.25, 0.5, 1.0, 2.0, 2.5, 5.0))
-  step = next(s for s in steps if spread / s <= 5 + 1e-9)
-  first = math.floor(bottom / step + 1e-9)
-  last = max(first + 2, math.ceil(top / step - 1e-9))
-  return [step * k for k in range(first, last + 1)]
 
 
 def smoothed(values: Values, window: int = SMOOTHED_ROWS) -> Values:

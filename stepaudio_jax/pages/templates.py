@@ -9,7 +9,7 @@ import markupsafe
 
 from stepaudio_jax.pages import words
 
-HERE = pathlib.Path(__file__).parent  # of base.css
+HERE = pathlib.Path(__file__).parent  # of base.css and plots.css
 _FORMATS = (
   *(words.percent, words.ends, words.interval, words.points, words.gap, words.sign),
   *(words.chance, words.number, words.plain, words.tick),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import report_charts, report_dialogues, report_words
+from stepaudio_jax.pages import charts
 from tests.experiments.quickstarts import POLICIES, human, items, metrics
 
 # ─── Dialogues ────────────────────────────────────────────────────────────────────────
@@ -93,7 +94,7 @@ def test_smoothing_keeps_holes_and_shrinks_at_the_ends():
   ],
 )
 def test_ticks_are_round_and_reach_both_ends(top, bottom, ticks):
-  assert report_charts.nice_ticks(top, bottom) == pytest.approx(ticks)
+  assert charts.nice_ticks(top, bottom) == pytest.approx(ticks)
 
 
 def test_panel_fits_its_ticks_and_leaves_out_empty_lines():
