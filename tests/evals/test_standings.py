@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from stepaudio_jax import evaluate
 from stepaudio_jax.evals.parts import results, standings
 from tests.report import folders
 from tests.report.folders import COLUMNS, item
@@ -99,3 +100,14 @@ def test_wrong_published_files_are_refused(tmp_path):
   (tmp_path / "p.json").write_text(json.dumps({"rows": {}}))
   with pytest.raises(ValueError, match=r"KeyError\('source'\) where"):
     standings.published(tmp_path / "p.json")
+
+
+def test_the_rows_of_the_report_are_those_of_our_benchmarks():
+  found = standings.published()
+  modules = map(evaluate.load_benchmark, evaluate.benchmark_names())
+  columns = [getattr(module, "COLUMN", None) for module in modules]
+  assert sorted(filter(None, columns)) == sorted(found["columns"])
+  assert {*standings.ITEMS} == {*found["columns"]}
+  for model, row in found["rows"].items():
+    eight = [row[column] for column in found["columns"]]
+    assert sum(eight) / 8 == pytest.approx(row["Avg"], abs=0.006), model
