@@ -2,9 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stepaudio_jax.pages import words
+
+SHARES = (0, 0.25, 0.5, 0.75, 1)
 _LOGARITHMIC = 5  # from this ratio of the ends on, an axis counts doublings
 
 
@@ -55,24 +58,35 @@ def lengths(values: Sequence[float]) -> Axis:
   return Axis(low, high, True, ticks)
 
 
-def panel(title: str, series: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+def panel(
+  title: str,
+  series: Mapping[str, Sequence[Point]],
+  along: Callable[[Sequence[float]], Axis] = lengths,
+  ticks: Sequence[float] = SHARES,
+  shown: Callable[[float], str] = words.percent,
+) -> dict[str, Any]:
   """Means over x with their intervals, one line a name, as places in percent.
 
-  The y axis is a share, 0 to 1. Points of a line lie in the order of their x.
+  Args:
+    along: makes the x axis of all x.
+    ticks: of the y axis, which goes from the first to the last.
+    shown: how means are written.
   """
-  axis = lengths([point.x for line in series.values() for point in line])
+  up = Axis(ticks[0], ticks[-1], False, tuple(ticks))
+  axis = along([point.x for line in series.values() for point in line])
   lines = {}
   for name, points in series.items():
-    dots = [_dot(axis, one) for one in sorted(points)]
+    dots = [_dot(axis, up, one, shown(one.mean)) for one in sorted(points)]
     line = [dot for dot in dots if not dot["point"]["apart"]]
     lines[name] = {"dots": dots, "strokes": [*itertools.pairwise(line)]}
-  return {"title": title, "lines": lines, "marks": axis.marks}
+  heights = [(100 - y, value) for y, value in up.marks]
+  return {"title": title, "lines": lines, "marks": axis.marks, "heights": heights}
 
 
-def _dot(axis: Axis, one: Point) -> dict[str, Any]:
-  ends = [100 - 100 * one.low, 100 - 100 * one.high]
-  place = {"x": axis.place(one.x), "y": 100 - 100 * one.mean, "ends": ends}
-  return place | {"point": one._asdict()}
+def _dot(axis: Axis, up: Axis, one: Point, label: str) -> dict[str, Any]:
+  y, *ends = (100 - up.place(value) for value in (one.mean, one.low, one.high))
+  place = {"x": axis.place(one.x), "y": y, "ends": ends}
+  return place | {"point": one._asdict(), "label": label}
 
 
 def nice_ticks(top: float, bottom: float = 0.0) -> list[float]:

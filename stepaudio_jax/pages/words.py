@@ -57,7 +57,7 @@ def chance(p: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-  return DASH if value is None else f"{value:.{digits}f}"
+  return DASH if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def tick(share: float) -> str:

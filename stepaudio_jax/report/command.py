@@ -68,6 +68,7 @@ def contents(
       one: _benchmark(one, folders) for one in _benchmarks(folders, table["columns"])
     },
     "pairs": _pairs(folders),
+    "talks": _talks(folders),
   }
 
 
@@ -88,7 +89,8 @@ def _names(
 
 
 def _checkpoint(name: str, folder: Folder) -> Row:
-  read = [one.summary["checkpoint"] for one in folder.results.values()]
+  summaries = [one.summary for one in folder.results.values()]
+  read = [one["checkpoint"] for one in (*summaries, *folder.talks.values())]
   return {
     "name": name,
     "folder": str(folder.path),
@@ -134,6 +136,15 @@ def _reached(one: Results) -> Row:
     "think_tokens": one.think_tokens(),
     "unlike": standings.unlike(one.summary),
   }
+
+
+def _talks(folders: Mapping[str, Folder]) -> dict[str, dict[str, Row]]:
+  """{benchmark of long dialogues: {checkpoint: its summary}}."""
+  out: dict[str, dict[str, Row]] = {}
+  for name, folder in folders.items():
+    for benchmark, summary in folder.talks.items():
+      out.setdefault(benchmark, {})[name] = summary
+  return out
 
 
 def _pairs(folders: Mapping[str, Folder]) -> list[Row]:

@@ -22,6 +22,7 @@ def markdown(found: Row) -> str:
   parts += _grounding(found["benchmarks"])
   parts += _budgets(found["benchmarks"])
   parts += _samples(found["benchmarks"])
+  parts += _talks(found["talks"])
   parts += ["## Where it comes from", *_sources(found["checkpoints"])]
   return "\n\n".join(parts) + "\n"
 
@@ -232,6 +233,36 @@ def samples(one: Row) -> list[tuple[str, Row]]:
   out = [(f"pass@{k}", mean) for k, mean in (one["samples"].get("pass") or {}).items()]
   majority = one["samples"].get("majority")
   return out + ([(f"majority of {one['samples']['k']}", majority)] if majority else [])
+
+
+def _talks(talks: Mapping[str, Mapping[str, Row]]) -> list[str]:
+  rows = [
+    [
+      benchmark + " (simulated)" * summary["simulated"],
+      checkpoint,
+      words.plain(name),
+      *(str(one["all"][key]) for key in ("n", "n_failed", "n_unparsed")),
+      scored(one["all"]),
+      words.number((one.get("slope") or {}).get("per_turn"), 2),
+      scored((one.get("silence") or {}).get("all")),
+    ]
+    for benchmark, found in talks.items()
+    for checkpoint, summary in found.items()
+    for name, one in summary["dimensions"].items()
+  ]
+  if not rows:
+    return []
+  head = ["benchmark", "checkpoint", "dimension", "turns", "failed", "unparsed"]
+  head += ["mean, 1 to 5", "slope a turn", "in silence"]
+  return ["## Over long dialogues", tables.table(head, _cells(rows))]
+
+
+def scored(part: Row | None) -> str:
+  """A mean from 1 to 5 and its interval."""
+  if part is None:
+    return words.DASH
+  mean, low, high = (words.number(part[key], 2) for key in ("mean", "low", "high"))
+  return f"{mean} [{low}, {high}]"
 
 
 def _sources(checkpoints: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ from stepaudio_jax.pages.charts import Point
 from stepaudio_jax.report import markdown
 
 HERE = pathlib.Path(__file__).parent
+SCORES = (1, 2, 3, 4, 5)
 COLOURS = 7  # of base.css; more checkpoints begin again
 
 Row = dict[str, Any]
@@ -34,6 +35,11 @@ def html(found: Row) -> str:
     drops=drops(benchmarks),
     thinking=thinking(benchmarks),
     samples=samples(benchmarks),
+    turns=turns(found["talks"]),
+    simulated_talks=any(
+      one["simulated"] for talk in found["talks"].values() for one in talk.values()
+    ),
+    scored=markdown.scored,
     groups={name: groups(entry) for name, entry in benchmarks.items()},
     opponents=opponents(found["pairs"]),
     single_samples={
@@ -128,6 +134,22 @@ def samples(benchmarks: Mapping[str, Row]) -> list[Row]:
     }
     out += _panel(benchmark, series)
   return out
+
+
+def turns(talks: Mapping[str, Mapping[str, Row]]) -> list[Row]:
+  """Panels: a dimension's mean from 1 to 5 against the turn, a line a checkpoint."""
+  lines: dict[str, dict[str, list[Point]]] = {}
+  for found in talks.values():
+    for checkpoint, summary in found.items():
+      for name, one in summary["dimensions"].items():
+        lines.setdefault(name, {})[checkpoint] = [
+          Point(turn["turn"], turn["mean"], turn["low"], turn["high"])
+          for turn in one["turns"]
+        ]
+  return [
+    charts.panel(name, series, charts.linear, SCORES, lambda mean: f"{mean:.2f}")
+    for name, series in lines.items()
+  ]
 
 
 def _panel(title: str, series: Mapping[str, Sequence[Point]]) -> list[Row]:

@@ -57,6 +57,7 @@ def test_numbers_as_they_are_written():
   assert [words.sign(part | {"high": v}) for v in (-0.01, 0.0)] == ["down", "unclear"]
   assert words.sign({"low": 0.01, "high": 0.2}) == "up"
   assert [words.chance(p) for p in (0.0314, 0.0009)] == ["0.031", "<\u00a00.001"]
+  assert words.number(-0.126, 2) == "−0.13"
   assert (words.tick(-0.025), words.tick(0.2)) == ("−2.5", "20")
   for one in (words.percent, words.ends, words.interval, words.gap, words.chance):
     assert one(None) == "–"
@@ -81,6 +82,15 @@ def test_points_apart_are_on_no_line():
   assert one["dots"][1]["ends"] == [50, 0]
   ((first, last),) = one["strokes"]
   assert (first["point"]["x"], last["point"]["x"]) == (32, 96)
+
+
+def test_another_scale_goes_from_its_first_tick_to_its_last():
+  line = [Point(turn, 2, 1, 5) for turn in (1, 8)]
+  one = charts.panel("p", {"a": line}, charts.linear, (1, 2, 3, 4, 5), str)
+  dot = one["lines"]["a"]["dots"][0]
+  assert (dot["y"], dot["ends"], dot["label"]) == (75, [100, 0], "2")
+  assert one["heights"][0] == (100, 1)
+  assert one["lines"]["a"]["dots"][1]["x"] == 100  # 0, 2, …, 8
 
 
 def _block(folder, name="a.wav", seconds=1.0, rate=44_100, **given):

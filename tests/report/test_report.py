@@ -120,6 +120,36 @@ def test_bars_lie_where_the_numbers_say(page):
   assert published == ["6", "66.37%", "41.15%", "79.8%", "77.9%"]
 
 
+def test_long_dialogues_are_shown_turn_by_turn(place, tmp_path):
+  score = {"n": 3, "n_failed": 1, "n_unparsed": 2, "mean": 2.0, "low": 1.0, "high": 3}
+  curve = {
+    "turns": [score | {"turn": 1, "mean": 4.0}, score | {"turn": 5}],
+    "all": score,
+    "slope": {"per_turn": -0.5},
+    "silence": None,
+  }
+  summary = {"checkpoint": "runs/c", "simulated": True, "turns": 5}
+  summary |= {"dimensions": {"naturalness": curve, "mood": curve | {"slope": None}}}
+  (tmp_path / "interaction.items.jsonl").write_text("")
+  (tmp_path / "interaction.json").write_text(json.dumps(summary))
+  published = place / "published.json"
+  command.run([tmp_path], tmp_path / "out", names=["C"], published=published)
+  text = (tmp_path / "out" / "report.md").read_text()
+  row = "| interaction (simulated) | C | naturalness | 3 | 1 | 2 | 2.00 [1.00, 3.00] |"
+  assert f"{row} −0.50 | – |" in text
+  page = read(tmp_path / "out" / "report.html")
+  assert "simulated listeners" in page.text
+  places = [(a["cx"], a["cy"]) for a in page.of("circle", **{"class": "f0"})]
+  assert places == [("0.0%", "25.0%"), ("100.0%", "75.0%")] * 2
+  del summary["dimensions"]["mood"]["all"]["n"]
+  summary["dimensions"]["mood"]["turns"][0]["low"] = None
+  (tmp_path / "interaction.json").write_text(json.dumps(summary))
+  with pytest.raises(
+    ValueError, match=r"mood.all: \['n'\] are no counts\n.*turns\[0\]"
+  ):
+    command.run([tmp_path], tmp_path / "out", published=published)
+
+
 def test_the_page_needs_nothing_else_and_runs_nothing(page):
   assert page.open == []
   assert not page.of("script")

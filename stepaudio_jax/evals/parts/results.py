@@ -86,11 +86,13 @@ class Folder:
 
   Attributes:
     results: by benchmark.
+    talks: {benchmark: NAME.json} of those that score long dialogues turn by turn.
     unshown: {benchmark: why nothing of it can be shown}.
   """
 
   path: epath.Path
   results: Mapping[str, Results]
+  talks: Mapping[str, Row]
   unshown: Mapping[str, str]
 
 
@@ -106,10 +108,13 @@ def folder(path: epath.PathLike) -> Folder:
   unshown = {
     name: f"its summary has another form; its own page is {path / name}.md"
     for name, summary in summaries.items()
-    if _is_other(summary)
+    if _is_other(summary) and not _is_talk(summary)
   }
-  shown = [name for name in summaries if name not in unshown]
-  return Folder(path, {name: benchmark(path, name) for name in shown}, unshown)
+  talks = {name: one for name, one in summaries.items() if _is_talk(one)}
+  for name, summary in talks.items():
+    _refuse(_talk_problems(summary, str(path / f"{name}.json")))
+  left = [name for name in summaries if name not in {**unshown, **talks}]
+  return Folder(path, {name: benchmark(path, name) for name in left}, talks, unshown)
 
 
 def names(path: epath.PathLike) -> list[str]:
@@ -172,6 +177,23 @@ def _is_other(summary: Row) -> bool:
   return not {"metrics", "n", "overall"} & set(summary)
 
 
+def _is_talk(summary: Row) -> bool:
+  """Whether dimensions are scored turn by turn, as evals/interaction.py does."""
+  return "turns" in summary and "dimensions" in summary
+
+
+def _talk_problems(summary: Row, at: str) -> list[str]:
+  lacking = [key for key in ("checkpoint", "simulated") if key not in summary]
+  out = [f"{at}: lacks {lacking}; its keys are {sorted(summary)}"] if lacking else []
+  for name, one in summary["dimensions"].items():
+    whole = one.get("all") or {}
+    out += _count_problems(whole, f"{at}: dimensions.{name}.all")
+    out += _span_problems(whole, f"{at}: dimensions.{name}.all")
+    for k, turn in enumerate(one.get("turns") or ()):
+      out += _span_problems(turn, f"{at}: dimensions.{name}.turns[{k}]")
+  return out
+
+
 def _item(row: jsonl.Row, value: Row) -> Row:
   lacking = [key for key in _ITEM_NEEDED if key not in value]
   if lacking:
@@ -218,9 +240,12 @@ def _grouped(groups: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _entry_problems(entry: Row, at: str) -> list[str]:
+  return _count_problems(entry, at) + _metric_problems(entry.get("metrics"), at)
+
+
+def _count_problems(entry: Row, at: str) -> list[str]:
   lacking = [key for key in COUNTS if not isinstance(entry.get(key), int)]
-  out = [f"{at}: {lacking} are no counts"] if lacking else []
-  return out + _metric_problems(entry.get("metrics"), at)
+  return [f"{at}: {lacking} are no counts"] if lacking else []
 
 
 def _metric_problems(metrics: Any, at: str) -> list[str]:
