@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stepaudio_jax import sharding, steps
+from stepaudio_jax import meshes, sharding, steps
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Batch
 from stepaudio_jax.models import sizes, step_audio
@@ -52,7 +52,7 @@ def measured(tokens: int, vocabulary: int, chunks: int) -> dict[str, int]:
   size = dataclasses.replace(
     sizes.size("tiny"), layers=1, vocabulary=vocabulary, max_positions=tokens
   )
-  mesh = sharding.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
+  mesh = meshes.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
   params = step_audio.init_params(jax.random.key(0), size)
   place = sharding.placer(
     mesh, step_audio.axis_names(size), dict.fromkeys(step_audio.PARTS, jnp.float32)

@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging as absl_logging
 from etils import epath
 
-from stepaudio_jax import logs, sharding, workdirs
+from stepaudio_jax import logs, meshes, sharding, workdirs
 from stepaudio_jax.core import errors, files, storage
 from stepaudio_jax.hf import (
   card,
@@ -69,7 +69,7 @@ def import_(
   split = None
   if mesh:
     split = functools.partial(
-      sharding.parameter, sharding.mesh(sharding.named_lengths(mesh))
+      sharding.parameter, meshes.mesh(meshes.named_lengths(mesh))
     )
   leaves = reading.leaves(made, seed=seed, split=split)
   if dry_run:
@@ -249,7 +249,7 @@ def _import_flags(out: argparse.ArgumentParser) -> None:
     default="step_audio_2_mini",
     help="whose widths hold for parts that no source has",
   )
-  add("--mesh", default="", metavar="AXIS=N,…", help=f"of {sharding.MESH_AXES}")
+  add("--mesh", default="", metavar="AXIS=N,…", help=f"of {meshes.MESH_AXES}")
   add("--seed", type=int, default=0, metavar="N", help="of parts made anew")
   add("--dry-run", action="store_true", help="reads headers and prints, writes nothing")
 

@@ -1,4 +1,4 @@
-"""The mesh a recipe asks for, and where every array lies on it.
+"""Where every array lies on a mesh.
 
 One table, `RULES`, says which mesh axis splits a logical axis: of parameters and of
 activations (models/layers.py names both). Rows of a batch go over `data` and `fsdp`,
@@ -16,8 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from stepaudio_jax.core import recipe, tree
@@ -27,7 +26,6 @@ from stepaudio_jax.models.layers import PARAMETER_AXES
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import StepAudio
 
-MESH_AXES = ("data", "fsdp", "tensor", "context")
 ROW_AXES = ("data", "fsdp")
 # Logical axis of a parameter → the mesh axis that splits it; no others are split.
 PARAMETER_RULES = {
@@ -53,104 +51,6 @@ RULES = {
   "activation_mlp": "tensor",
   "activation_vocab": "tensor",
 }
-
-
-def named_lengths(text: str) -> dict[str, int]:
-  """{"data": 1, "fsdp": 2, …} of "fsdp=2"; axes that are not named are 1.
-
-  Raises:
-    ValueError: another axis, or no number.
-  """
-  lengths = dict.fromkeys(MESH_AXES, 1)
-  for item in text.split(","):
-    axis, _, length = item.partition("=")
-    if axis not in lengths or not length.removeprefix("-").isdigit():
-      choices = ", ".join(f"{axis}=N" for axis in lengths)
-      raise ValueError(f"mesh has {item!r}; the choices are {choices}")
-    lengths[axis] = int(length)
-  return lengths
-
-
-def mesh(
-  lengths: ConfigDict | Mapping[str, int],
-  devices: Sequence[jax.Device] | None = None,
-) -> Mesh:
-  """The mesh of those lengths, of all devices; one length may be −1, what is left.
-
-  Devices of one slice are neighbours in the order that its wiring asks for. Of several
-  slices, which a slower network joins, `data` counts the slices first.
-
-  Raises:
-    ValueError: the lengths' product is not the number of devices, or `data` is no
-      multiple of the slices.
-  """
-  devices = jax.devices() if devices is None else devices
-  lengths = _filled(lengths, len(devices))
-  ordered = _ordered(lengths, devices)
-  _check_processes(lengths, ordered)
-  return _of(ordered)
-
-
-def another_mesh(lengths: ConfigDict | Mapping[str, int], like: Mesh) -> Mesh:
-  """A mesh of the same devices in the same order, so that one program may use both.
-
-  Raises:
-    ValueError: the lengths' product is not the number of devices.
-  """
-  shape = tuple(_filled(lengths, like.size).values())
-  return _of(like.devices.reshape(shape))
-
-
-def _of(devices: np.ndarray) -> Mesh:
-  # Explicit axes, the default now, make linen's logical constraints raise.
-  return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
-
-
-def _filled(lengths: Mapping[str, int], devices: int) -> dict[str, int]:
-  """The lengths, with a number for −1."""
-  lengths = {axis: lengths[axis] for axis in MESH_AXES}
-  asked = dict(lengths)
-  free = [axis for axis, length in lengths.items() if length == -1]
-  known = math.prod(length for length in lengths.values() if length != -1)
-  if len(free) == 1 and known > 0:
-    lengths[free[0]] = devices // known
-  if min(lengths.values()) < 1 or math.prod(lengths.values()) != devices:
-    raise ValueError(
-      f"mesh {asked} does not fit {devices} devices: the product of its lengths must "
-      "be their number, and one length may be -1, which is all that the others leave"
-    )
-  return lengths
-
-
-def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
-  shape = tuple(lengths.values())
-  slices = len({getattr(device, "slice_index", 0) for device in devices})
-  if slices == 1:
-    # An axis of the mesh may be a part of one of the wiring, as 8 of a row of 16.
-    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-  if lengths["data"] % slices:
-    raise ValueError(
-      f"mesh {dict(lengths)}: `data` is no multiple of the {slices} slices, and no "
-      "other axis may cross the network between them"
-    )
-  within = (lengths["data"] // slices, *shape[1:])
-  across = (slices, *(1 for _ in shape[1:]))
-  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
-
-
-def _check_processes(lengths: Mapping[str, int], devices: np.ndarray) -> None:
-  """Each process of this run reads rows that no other reads, as many as the others."""
-  if jax.process_count() == 1:
-    return
-  processes = np.vectorize(lambda device: device.process_index)(devices)
-  readers = processes.reshape(lengths["data"] * lengths["fsdp"], -1)
-  shares = np.unique(readers[:, 0], return_counts=True)[1]
-  if (readers != readers[:, :1]).any() or len(set(shares)) > 1:
-    raise ValueError(
-      f"mesh {dict(lengths)}: tensor × context crosses the {jax.process_count()} "
-      f"processes of {jax.local_device_count()} devices, so that two of them would "
-      "have to read the same rows; make data × fsdp a multiple of the processes"
-    )
 
 
 def model(c: ConfigDict, size: Size, mesh_: Mesh) -> StepAudio:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from stepaudio_jax import (
   checkpoint,
   logs,
+  meshes,
   optim,
   origins,
   preemption,
@@ -40,7 +41,7 @@ _KEYS = (
   *("head_chunks", "attention", "offload"),
   *("init", "fresh", "objective", "trainable"),
   *("total_steps", "batch_size", "microbatches"),
-  *(f"mesh.{axis}" for axis in sharding.MESH_AXES),
+  *(f"mesh.{axis}" for axis in meshes.MESH_AXES),
   *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps"),
   *("data.split", "data.cache", "data.max_clip_s"),
   *(f"optim.{name}" for name in optim.KEYS),
@@ -59,7 +60,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   tokenizer = tokenizers.load(c.tokenizer)
   if c.init:
     origins.check_tokenizer(c.init, tokenizer)
-  mesh = sharding.mesh(c.mesh)
+  mesh = meshes.mesh(c.mesh)
   sharding.rows(c.batch_size, c.microbatches, mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
@@ -251,7 +252,7 @@ def _preference(
     batch_size=c.batch_size,
     tokenizer=tokenizer,
     dimensions=c.dimensions,
-    packs=sharding.packs(sharding.mesh(c.mesh), c.microbatches),
+    packs=sharding.packs(meshes.mesh(c.mesh), c.microbatches),
     **frozen_encoder(frozen, model),
   )
   loss_fn = steps.preference_loss(

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from stepaudio_jax import (
   checkpoint,
   logs,
+  meshes,
   optim,
   origins,
   policy,
@@ -53,9 +54,7 @@ _KEYS = (
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
   *(
-    f"{name}.{axis}"
-    for name in ("mesh", "sampling_mesh")
-    for axis in sharding.MESH_AXES
+    f"{name}.{axis}" for name in ("mesh", "sampling_mesh") for axis in meshes.MESH_AXES
   ),
   *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.prompts"),
   *("heldout.split", "heldout.prompts", "heldout.samples", "heldout.batch_size"),
@@ -87,8 +86,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
   origins.check_tokenizer(c.init, tokenizer)
-  mesh = sharding.mesh(c.mesh)
-  drawing_mesh = sharding.another_mesh(c.sampling_mesh, mesh)
+  mesh = meshes.mesh(c.mesh)
+  drawing_mesh = meshes.another_mesh(c.sampling_mesh, mesh)
   sharding.rows(c.prompts_per_step, 1, drawing_mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   for each in (mesh, drawing_mesh):

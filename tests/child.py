@@ -21,7 +21,7 @@ from etils import epath
 from jax import config as jax_config
 
 from configs import rlhf, sft
-from stepaudio_jax import origins, sharding, steps, train, train_rl
+from stepaudio_jax import meshes, origins, sharding, steps, train, train_rl
 from stepaudio_jax.core import processes, tree
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rollout.actor import Actor
@@ -71,7 +71,7 @@ RUNS = {"sft": (train.run, supervised), "rlhf": (train_rl.run, policy_gradient)}
 
 def gradients(c: Any, workdir: pathlib.Path) -> None:
   """Writes the loss and its gradient on the first batch to WORKDIR.npz."""
-  tokenizer, mesh = tokenizers.load(c.tokenizer), sharding.mesh(c.mesh)
+  tokenizer, mesh = tokenizers.load(c.tokenizer), meshes.mesh(c.mesh)
   size = origins.start_size(c.size, c.init)
   model, rng = sharding.model(c, size, mesh), jax.random.key(0)
   params = train.initial_params(c, size, tokenizer, rng, mesh)

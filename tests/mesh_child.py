@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from stepaudio_jax import sharding, steps
+from stepaudio_jax import meshes, sharding, steps
 from stepaudio_jax.core import tree
 from tests import stages
 
@@ -22,8 +22,8 @@ MESHES = {
 
 def ran(stage, lengths, microbatches=1):
   """Losses of three SGD steps, the first gradient and the last parameters."""
-  lengths = dict(zip(sharding.MESH_AXES, lengths, strict=True))
-  mesh = sharding.mesh(lengths, jax.devices()[: int(np.prod([*lengths.values()]))])
+  lengths = dict(zip(meshes.MESH_AXES, lengths, strict=True))
+  mesh = meshes.mesh(lengths, jax.devices()[: int(np.prod([*lengths.values()]))])
   dtypes = dict.fromkeys(stage.params, np.float32)
   place = sharding.placer(mesh, stage.axes, dtypes)
   placed = [(path, place(path, x)) for path, x in tree.named_leaves(stage.params)]

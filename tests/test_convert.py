@@ -11,6 +11,7 @@ from configs import sft
 from stepaudio_jax import (
   convert,
   generate,
+  meshes,
   origins,
   sharding,
   train,
@@ -106,7 +107,7 @@ def sft_recipe(world, init):
 
 def test_training_starts_from_it_in_float32(imported, tokenizer):
   c, size = sft_recipe(imported, imported), workdirs.load_size(imported)
-  mesh = sharding.mesh(c.mesh)
+  mesh = meshes.mesh(c.mesh)
   params = train.initial_params(c, size, tokenizer, jax.random.key(0), mesh)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
   arrays = directories.tensors()
@@ -136,7 +137,7 @@ def test_policy_gradients_start_from_float32_too(imported):
 
   c, size = sft_recipe(imported, imported), workdirs.load_size(imported)
   place = sharding.placer(
-    sharding.mesh(c.mesh),
+    meshes.mesh(c.mesh),
     step_audio.axis_names(size),
     dict.fromkeys(step_audio.PARTS, np.float32),
   )

@@ -11,7 +11,17 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "stepaudio_jax"
 FLOORS = (
   {"core"},
   {"models", "audio", "text", "rewards", "rl"},
-  {"data", "losses", "sampling", "scoring", "policy", "optim", "sharding", "checkpoint"}
+  {
+    "data",
+    "losses",
+    "sampling",
+    "scoring",
+    "policy",
+    "optim",
+    "sharding",
+    "meshes",
+    "checkpoint",
+  }
   | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
   {"steps", "origins", "evals", "rollout", "preemption"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}

@@ -15,23 +15,23 @@ import pytest
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from stepaudio_jax import sharding
+from stepaudio_jax import meshes, sharding
 from stepaudio_jax.core.types import TrainState
 
 ALL = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
-OF_THREE = AbstractMesh((3, 1, 1, 1), sharding.MESH_AXES)
+OF_THREE = AbstractMesh((3, 1, 1, 1), meshes.MESH_AXES)
 
 CHILD = """
 import functools, json, re, sys
 import jax, jax.numpy as jnp, optax
 from ml_collections import ConfigDict
-from stepaudio_jax import sharding, steps
+from stepaudio_jax import meshes, sharding, steps
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.models import step_audio
 from tests import small
 
-mesh = sharding.mesh(ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "context": 1}))
+mesh = meshes.mesh(ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "context": 1}))
 params = step_audio.init_params(jax.random.key(0), small.SIZE)
 trained, frozen = tree.split(params, ("adaptor", "decoder"))
 tx = optax.sgd(0.1)
@@ -89,7 +89,7 @@ def test_rows_stay_on_their_devices_and_only_sums_travel(microbatches):
 
 def test_all_devices_go_to_the_free_axis():
   assert run(4, 1)["mesh"] == ALL | {"data": 4}
-  assert dict(sharding.mesh(ConfigDict(ALL)).shape) == ALL | {"data": 1}
+  assert dict(meshes.mesh(ConfigDict(ALL)).shape) == ALL | {"data": 1}
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ def slices(count: int, each: int) -> list[Any]:
 
 def test_only_the_data_axis_crosses_the_network_between_slices():
   lengths = {"data": 4, "fsdp": 2, "tensor": 1, "context": 1}
-  ordered = sharding._ordered(lengths, slices(2, 4))
+  ordered = meshes._ordered(lengths, slices(2, 4))
   where = [[device.slice_index for device in row.flat] for row in ordered]
   assert where == [[0, 0], [0, 0], [1, 1], [1, 1]]
   with pytest.raises(ValueError, match="`data` is no multiple of the 2 slices"):
-    sharding._ordered(lengths | {"data": 1, "fsdp": 8}, slices(2, 4))
+    meshes._ordered(lengths | {"data": 1, "fsdp": 8}, slices(2, 4))
 
 
 def test_a_moment_lies_as_its_parameter_and_counters_everywhere():
-  mesh = AbstractMesh((1, 2, 2, 1), sharding.MESH_AXES)
+  mesh = AbstractMesh((1, 2, 2, 1), meshes.MESH_AXES)
   axes = {"decoder/head/kernel": ("embed", "vocab"), "decoder/norm/scale": ("norm",)}
   params = {
     "decoder": {
@@ -153,7 +153,7 @@ def test_a_moment_lies_as_its_parameter_and_counters_everywhere():
 
 
 def test_a_moment_of_another_shape_is_named():
-  mesh = AbstractMesh((1, 2, 1, 1), sharding.MESH_AXES)
+  mesh = AbstractMesh((1, 2, 1, 1), meshes.MESH_AXES)
   kernel = jax.ShapeDtypeStruct((8, 4), np.float32)
   moment = jax.ShapeDtypeStruct((8,), np.float32)
   lies = sharding.parameters(mesh, {"kernel": ("embed", None)}, {"kernel": kernel})
@@ -173,4 +173,4 @@ def test_a_moment_of_another_shape_is_named():
 )
 def test_meshes_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
-    sharding.mesh(ConfigDict(ALL | change))
+    meshes.mesh(ConfigDict(ALL | change))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from stepaudio_jax import sharding, steps
+from stepaudio_jax import meshes, sharding, steps
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import SpeechBatch, TrainState
 from stepaudio_jax.models import hear, step_audio
@@ -157,7 +157,7 @@ def test_hearing_learns_and_reports_each_attribute(params):
 
 
 def test_moments_that_wait_in_the_hosts_memory_change_nothing(params):
-  mesh = sharding.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
+  mesh = meshes.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
   dtypes = dict.fromkeys(step_audio.PARTS, np.float32)
   place = sharding.placer(mesh, step_audio.axis_names(small.SIZE), dtypes)
   tx, batch = optax.adamw(1e-2), small.dialogue_batch()

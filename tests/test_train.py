@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from configs import midtrain, prealign, sft
-from stepaudio_jax import checkpoint, logs, sharding, steps, train, workdirs
+from stepaudio_jax import checkpoint, logs, meshes, steps, train, workdirs
 from stepaudio_jax.core import recipe, storage, tree
 from stepaudio_jax.models import sizes, step_audio
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -160,7 +160,7 @@ def test_saving_is_timed_apart(world, tmp_path, monkeypatch):
 def test_fresh_parts_are_the_models_own_and_the_others_are_read(world, heard):
   c = talk_recipe(world, heard)
   tokenizer, rng = tokenizers.load(c.tokenizer), jax.random.key(7)
-  params = train.initial_params(c, LITTLE, tokenizer, rng, sharding.mesh(c.mesh))
+  params = train.initial_params(c, LITTLE, tokenizer, rng, meshes.mesh(c.mesh))
   made = step_audio.init_params(jax.random.split(rng)[0], LITTLE)
   for part in ("adaptor", "decoder"):
     assert tree.content_hash(params[part]) == tree.content_hash(made[part])

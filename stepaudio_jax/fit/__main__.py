@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import jax
 
-from stepaudio_jax import sharding
+from stepaudio_jax import meshes
 from stepaudio_jax.core import entry, errors
 from stepaudio_jax.fit import command
 from stepaudio_jax.fit.programs import PROGRAMS
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       args.out,
       topology_name=args.topology,
       names=args.program,
-      sampling_mesh=args.sampling_mesh and sharding.named_lengths(args.sampling_mesh),
+      sampling_mesh=args.sampling_mesh and meshes.named_lengths(args.sampling_mesh),
     )
 
 

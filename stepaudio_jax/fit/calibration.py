@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax import logs, optim, sharding, steps
+from stepaudio_jax import logs, meshes, optim, steps
 from stepaudio_jax.core import files
 from stepaudio_jax.data.collate import Limits
 from stepaudio_jax.fit import abstract, rows, work
@@ -56,7 +56,7 @@ _OPTIMISER = {
 def program(where: topology.Topology) -> Program:
   """Our supervised step at the measured shape, text alone."""
   size = dataclasses.replace(sizes.size("step_audio_r1"), **_SHAPE)
-  mesh = sharding.mesh(_MESH, where.devices)
+  mesh = meshes.mesh(_MESH, where.devices)
   model = step_audio.named(
     size,
     dtype="bfloat16",

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax import logs, sharding
+from stepaudio_jax import logs, meshes, sharding
 from stepaudio_jax.core import recipe
 from stepaudio_jax.fit import calibration, programs, report, rows
 from stepaudio_jax.fit.programs import PROGRAMS, Job
@@ -59,14 +59,14 @@ def job_of(
   Sampling has the devices of training in the same order, as train_rl has it.
   """
   size = sizes.size(c.size)
-  mesh = sharding.mesh(c.mesh, where.devices)
+  mesh = meshes.mesh(c.mesh, where.devices)
   drawn = "sampling" in c
   own = c.sampling_mesh if drawn else programs.split_by_heads(size, len(where.devices))
   return Job(
     c=c,
     size=size,
     mesh=mesh,
-    sampling_mesh=sharding.another_mesh(sampling_mesh or own, mesh),
+    sampling_mesh=meshes.another_mesh(sampling_mesh or own, mesh),
     prompts=c.prompts_per_step if drawn else c.batch_size,
     copies=c.sampling.samples if drawn else 1,
     new_tokens=c.sampling.max_new_tokens if drawn else REPLY_TOKENS,
@@ -100,7 +100,7 @@ def search(
   """
   where = topology.topology(topology_name)
   c = config.copy_and_resolve_references()
-  mesh = sharding.mesh(c.mesh, where.devices)
+  mesh = meshes.mesh(c.mesh, where.devices)
   most = sharding.rows(c.batch_size, 1, mesh)
   found = []
   for remat, parts in itertools.product(_REMAT, _divisors(most)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepaudio_jax import optim, sharding, steps
+from stepaudio_jax import meshes, optim, sharding, steps
 from stepaudio_jax.core import entry
 from stepaudio_jax.fit import abstract, command, programs
 from stepaudio_jax.fit.programs import PROGRAMS
@@ -143,7 +143,7 @@ def test_the_order_of_training_is_one_of_its_own():
   """So the test above could fail: on this slice the two orders differ."""
   where = slices.described("v5p:4x4x4")
   job = command.job_of(entry.recipe_of("configs/rlvr.py:size=step_audio_r1"), where)
-  alone = sharding.mesh(job.c.sampling_mesh, where.devices)
+  alone = meshes.mesh(job.c.sampling_mesh, where.devices)
   assert [*alone.devices.flat] != [*job.mesh.devices.flat]
 
 
@@ -183,7 +183,7 @@ def test_prompts_that_the_devices_of_training_cannot_share():
 def test_bytes_on_a_chip():
   """128 rows of 10 bfloat16 over 64 chips are 2·10·2 bytes on each."""
   devices = slices.described("v5p:4x4x4").devices
-  mesh = sharding.mesh({"data": 1, "fsdp": -1, "tensor": 1, "context": 1}, devices)
+  mesh = meshes.mesh({"data": 1, "fsdp": -1, "tensor": 1, "context": 1}, devices)
   leaf = abstract.at(sharding.by_rows(mesh), (128, 10), jnp.bfloat16)
   assert abstract.bytes_on_chip({"a": leaf, "b": leaf}) == 2 * 40
 

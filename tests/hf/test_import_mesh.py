@@ -8,20 +8,20 @@ import sys
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from stepaudio_jax import sharding
+from stepaudio_jax import meshes, sharding
 from stepaudio_jax.models import layers
 from tests.hf import directories
 
-MESH = AbstractMesh((1, 2, 2, 1), sharding.MESH_AXES)
+MESH = AbstractMesh((1, 2, 2, 1), meshes.MESH_AXES)
 CHILD = """
 import functools, json, sys
 import numpy as np
-from stepaudio_jax import convert, sharding, workdirs
+from stepaudio_jax import convert, meshes, sharding, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.hf import plan, reading
 
 source, folder = sys.argv[1:]
-mesh = sharding.mesh(sharding.named_lengths("fsdp=2,tensor=-1"))
+mesh = meshes.mesh(meshes.named_lengths("fsdp=2,tensor=-1"))
 made = plan.plan([source], dtype="keep")
 whole = dict(reading.leaves(made))
 seen = {}
@@ -80,11 +80,11 @@ def test_axes_that_do_not_divide_are_told_all_at_once(seen):
 
 def test_rules_name_axes_that_there_are():
   assert set(sharding.PARAMETER_RULES) <= set(layers.PARAMETER_AXES)
-  assert set(sharding.PARAMETER_RULES.values()) <= set(sharding.MESH_AXES)
+  assert set(sharding.PARAMETER_RULES.values()) <= set(meshes.MESH_AXES)
 
 
 def test_a_parameter_by_hand():
-  mesh = sharding.mesh(sharding.named_lengths("data=1"))
+  mesh = meshes.mesh(meshes.named_lengths("data=1"))
   found = sharding.parameter(mesh, "x", (4, 6, 8), ("layers", "embed", "kv_heads"))
   assert found.spec == PartitionSpec(None, "fsdp", "tensor")
   with pytest.raises(ValueError, match=r"parameter x: its axis 'embed' of 7 cannot be"):
@@ -93,9 +93,9 @@ def test_a_parameter_by_hand():
 
 def test_mesh_lengths_on_the_command_line():
   wanted = {"data": 1, "fsdp": 2, "tensor": -1, "context": 1}
-  assert sharding.named_lengths("fsdp=2,tensor=-1") == wanted
+  assert meshes.named_lengths("fsdp=2,tensor=-1") == wanted
   for text in ("fsdp", "model=2", "fsdp=two"):
     with pytest.raises(ValueError, match=r"the choices are data=N, fsdp=N, tensor=N"):
-      sharding.named_lengths(text)
+      meshes.named_lengths(text)
   with pytest.raises(ValueError, match="does not fit 1 devices"):
-    sharding.mesh(wanted | {"data": -1})
+    meshes.mesh(wanted | {"data": -1})

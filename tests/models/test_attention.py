@@ -73,11 +73,11 @@ def test_blocks_divide_the_length():
 CHILD = """
 import functools, json
 import jax, jax.numpy as jnp, numpy as np
-from stepaudio_jax import sharding
+from stepaudio_jax import meshes, sharding
 from stepaudio_jax.models import attention
 from tests.models import test_attention as here
 
-mesh = sharding.mesh({"data": 1, "fsdp": 2, "tensor": 2, "context": 2})
+mesh = meshes.mesh({"data": 1, "fsdp": 2, "tensor": 2, "context": 2})
 given = here.operands(length=512)
 wanted, wanted_grads = jax.jit(here.weighted(attention.attend, True))(*given)
 with sharding.over(mesh):
