@@ -58,6 +58,13 @@ def lengths(values: Sequence[float]) -> Axis:
   return Axis(low, high, True, ticks)
 
 
+def counts(values: Sequence[float]) -> Axis:
+  """An axis of doublings with ticks at the values alone, which are 1 or more."""
+  ticks = sorted({*values})
+  high = ticks[-1] if len(ticks) > 1 else 2 * ticks[0]
+  return Axis(ticks[0], high, True, tuple(ticks))
+
+
 def panel(
   title: str,
   series: Mapping[str, Sequence[Point]],

@@ -1,11 +1,11 @@
 """report.html: what report.json says, with plots; no scripts, nothing to fetch."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepaudio_jax.pages import charts, templates
-from stepaudio_jax.pages.charts import Point
+from stepaudio_jax.pages.charts import Axis, Point
 from stepaudio_jax.report import markdown
 
 HERE = pathlib.Path(__file__).parent
@@ -109,7 +109,7 @@ def thinking(benchmarks: Mapping[str, Row]) -> list[Row]:
       name: _points(markdown.thinking(one, entry["metric"]))
       for name, one in entry["checkpoints"].items()
     }
-    out += _panel(benchmark, series)
+    out += _panel(benchmark, series, charts.lengths)
   return out
 
 
@@ -132,7 +132,7 @@ def samples(benchmarks: Mapping[str, Row]) -> list[Row]:
       ]
       for name, one in entry["checkpoints"].items()
     }
-    out += _panel(benchmark, series)
+    out += _panel(benchmark, series, charts.counts)
   return out
 
 
@@ -152,6 +152,10 @@ def turns(talks: Mapping[str, Mapping[str, Row]]) -> list[Row]:
   ]
 
 
-def _panel(title: str, series: Mapping[str, Sequence[Point]]) -> list[Row]:
+def _panel(
+  title: str,
+  series: Mapping[str, Sequence[Point]],
+  along: Callable[[Sequence[float]], Axis],
+) -> list[Row]:
   kept = {name: points for name, points in series.items() if points}
-  return [charts.panel(title, kept)] if kept else []
+  return [charts.panel(title, kept, along)] if kept else []

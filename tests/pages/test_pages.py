@@ -74,6 +74,11 @@ def test_short_axes_are_linear_and_long_ones_count_doublings():
   assert charts.linear([0.0, -0.07, 0.31]).ticks[0] <= -0.07
 
 
+def test_counts_are_marked_where_they_are():
+  assert charts.counts([4, 1, 2, 1]).marks == [(0, 1), (50, 2), (100, 4)]
+  assert charts.counts([1, 1]).marks == [(0, 1)]
+
+
 def test_points_apart_are_on_no_line():
   free = Point(48, 0.75, 0.5, 1.0, apart=True)
   line = [Point(96, 0.5, 0.4, 0.6), free, Point(32, 0.25, 0.1, 0.4)]
