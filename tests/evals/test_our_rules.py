@@ -143,6 +143,7 @@ def test_big_bench_wrong_and_absent():
   assert big_bench_audio.questions(asked, None) == []
   assert big_bench_audio.questions(asked, " ") == []
   assert big_bench_audio.score(asked, "valid", ["INCORRECT"]) == Score(0.0, "valid")
+  assert big_bench_audio.score(asked, "valid", []) == Score(None, "valid")
 
 
 @pytest.mark.parametrize(

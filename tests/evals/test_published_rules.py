@@ -163,6 +163,16 @@ def test_letters():
     assert letters.lmms_eval(row["response"]) == row["lmms_mmau_letter"], row
 
 
+def test_letters_where_no_published_result_decides():
+  """Marks at both ends are dropped; negated truth is no yes."""
+  assert letters.lmms_eval("A,") == "A"
+  assert letters.lmms_eval("'B'") == "B"
+  assert (
+    letters.voicebench_yes_no("web_of_lies", "Kira does not tell the truth") == "no"
+  )
+  assert letters.voicebench_yes_no("navigate", "Kira tells the truth") is None
+
+
 def test_yes_and_no():
   expected = scorers.rows("voicebench_bbh_yesno.jsonl")
   assert len(expected) == 38

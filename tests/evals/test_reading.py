@@ -1,5 +1,6 @@
 """Benchmark folders as shipped: read in every format, and every fault told at once."""
 
+import io
 import json
 import os
 
@@ -7,11 +8,13 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from etils import epath
 
 from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.data.keys import Keys
 from stepaudio_jax.evals import mmau
 from stepaudio_jax.evals.parts import reading
+from tests import bucket
 from tests.evals import scorers
 from tests.evals.folders import faults, mmau_row, table, tone
 
@@ -181,6 +184,26 @@ def test_a_remote_file_is_taken_at_its_word(tmp_path):
   scorers.written(tmp_path, "mmau-test-mini.json", [row])
   (item,) = mmau.read(tmp_path)
   assert item.talk.audio[0].source == "gs://bucket/a.wav"
+
+
+def test_a_folder_in_a_bucket(monkeypatch):
+  with bucket.served(monkeypatch) as place:
+    folder = epath.Path(place) / "mmau"
+    rows = [mmau_row("a"), mmau_row("b", audio_id="b.wav"), mmau_row("c")]
+    (folder / "mmau-test-mini.json").write_text(json.dumps(rows[:2]))
+    for name in ("test-mini-audios/a.wav", "audio/b.wav"):
+      (folder / name).write_bytes(tone())
+    first, second = mmau.read(folder)
+    assert first.talk.audio[0].source == f"{folder}/test-mini-audios/a.wav"
+    assert second.talk.audio[0].source == f"{folder}/audio/b.wav"
+    assert len(audio_io.read(second.talk.audio[0].source)) == 1600
+    (folder / "mmau-test-mini.json").unlink()
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    (folder / "data" / "test-00000-of-00001.parquet").write_bytes(file.getvalue())
+    (line,) = faults(mmau.read, folder)[1:]
+    at = "data/test-00000-of-00001.parquet:row 3 ('c')"
+    assert line.startswith(f"{at}: no audio file './test-mini-audios/c.wav'")
 
 
 def test_each_folder_of_audio_is_listed_once(tmp_path, monkeypatch):

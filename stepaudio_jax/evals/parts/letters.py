@@ -45,7 +45,7 @@ def lmms_eval(reply: str) -> str | None:
 
   An article counts ("A man" is A): that is the rule.
   """
-  text = f" {reply.strip(',.!?;:')} "
+  text = " " + reply.strip(",.!?;:'") + " "
   for before, after in (("(", ")"), (" ", " "), ("", ".")):
     places = {one: text.rfind(f"{before}{one}{after}") for one in "ABCD"}
     last = max(places, key=lambda one: places[one])

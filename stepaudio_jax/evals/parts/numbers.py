@@ -150,7 +150,7 @@ def gsm8k(reply: str) -> str:
   if not found:
     return NOTHING
   number = found[0] if before else found[-1]
-  return plain(number.rstrip(".").rstrip("/")) or NOTHING
+  return plain(number.rstrip(".").rstrip("/"))
 
 
 def gsm8k_reference(answer: str, cleaned: bool) -> str:
