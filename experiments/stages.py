@@ -14,17 +14,24 @@ class Stages:
   """DIR/stages.json; a stage that is done is not done again.
 
   Args:
+    experiment: its module, for the command that is kept.
     settings: what the whole run depends on; a run with others is an error.
   """
 
-  def __init__(self, workdir: Path, **settings: bool | int):
+  def __init__(
+    self,
+    workdir: Path,
+    *,
+    experiment: str = "quickstart",
+    **settings: bool | int | str,
+  ):
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / "stages.json"
     self._state = {
       "stages": [],
       "total_seconds": 0.0,
       **settings,
-      "command": " ".join(["python -m experiments.quickstart", *sys.argv[1:]]),
+      "command": " ".join([f"python -m experiments.{experiment}", *sys.argv[1:]]),
     }
     if self._path.exists():
       self._state = json.loads(self._path.read_text())
