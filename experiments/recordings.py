@@ -26,9 +26,9 @@ from stepaudio_jax.core import errors, files
 from stepaudio_jax.data.world.build import write_jsonl
 from stepaudio_jax.evals import recordings
 
-TAKES = {"digit": 8, "digit_string": 4, "sound_event": 12}
+TAKES = {"digit": 12, "digit_string": 2, "sound_event": 16}
 STRINGS = 60  # joined for each training speaker
-STEPS = 300
+STEPS = 240
 _SMOKE_ROWS = 12
 
 

@@ -157,11 +157,15 @@ def _choices(
 
 
 def dialogue(item: Item) -> Row:
-  """What is asked of `item` with its answer, behind a thought of what is heard."""
+  """What is asked of `item` with its answer, behind a thought of what is heard.
+
+  Strings of digits are answered in words, as in the quick start's world; the
+  benchmark takes them for the same as numerals.
+  """
   row = item.row
   heard = row["meta"].get("transcript") or row["answer"]
   said = SAID[KINDS[row["meta"]["task"]]].format(heard)
-  reply = [{"type": "text", "text": row["answer"]}]
+  reply = [{"type": "text", "text": row["answer"] if item.choices else heard}]
   turn = {"role": "assistant", "content": reply, "think": said}
   made = {"id": item.id, "messages": [*item.talk.row["messages"], turn]}
   made |= {"answer": row["answer"], "meta": {"task": row["meta"]["task"]}}

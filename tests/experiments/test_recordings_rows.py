@@ -147,12 +147,13 @@ def test_a_dialogue_asks_as_the_benchmark_does_and_closes_a_true_thought(tmp_pat
   (tmp_path / "manifest.json").write_text(json.dumps(rows))
   items = recordings.read(tmp_path)
   made = [recordings_rows.dialogue(item) for item in items]
-  told = [(row["messages"][-1]["think"], row["answer"]) for row in made]
-  assert told == [
+  turns = [row["messages"][-1] for row in made]
+  assert [(turn["think"], turn["content"][0]["text"]) for turn in turns] == [
     ("The voice says three.", "three"),
-    ("The voice says one two.", "1 2"),
+    ("The voice says one two.", "one two"),
     ("I hear rain.", "rain"),
   ]
+  assert [row["answer"] for row in made] == ["three", "1 2", "rain"]
   for item, row in zip(items, made, strict=True):
     talk = schema.dialogue(Row(row, "here", str(tmp_path)))
     assert talk.row["messages"][:-1] == item.talk.row["messages"]
