@@ -1,7 +1,7 @@
 """What came out of experiments/recordings.py, in Markdown."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import recordings_rows as rows_lib
 from stepaudio_jax.core import files
-from stepaudio_jax.evals.parts import accuracy, tables
+from stepaudio_jax.evals.parts import accuracy, intervals, tables
 
 Row = dict[str, Any]
 
@@ -22,7 +22,13 @@ def write(d: Path, c: ConfigDict) -> Path:
   result = {name: compared(rows) for name, rows in when.items()}
   result["rest"] = compared(items(d / "evaluation" / "after-rest"))
   result["rows"] = json.loads((d / "counts.json").read_text())
-  result["heldout_origins"] = origins(d / "heldout" / "manifest.json")
+  who = origins(d / "heldout" / "manifest.json")
+  result["heldout_origins"] = {
+    kind: len({name for some in named.values() for name in some})
+    for kind, named in who.items()
+  }
+  result["speakers"] = speakers(when["after"], who["digits"])
+  result["over_recordists"] = over_recordists(when["after"], who["sounds"])
   for name, content in {
     "json": json.dumps(result, indent=1),
     "md": page(result, c),
@@ -40,12 +46,30 @@ def items(folder: Path) -> list[Row]:
   return [json.loads(line) for line in text.splitlines()]
 
 
-def origins(manifest: Path) -> Row:
-  """{kind: how many speakers or recordists}."""
-  found: dict[str, set[str]] = {}
+def origins(manifest: Path) -> dict[str, dict[str, tuple[str, ...]]]:
+  """{kind: {id: speakers or recordists}}."""
+  found: dict[str, dict[str, tuple[str, ...]]] = {}
   for row in json.loads(manifest.read_text()):
-    found.setdefault(rows_lib.kind(row), set()).update(rows_lib.origins(row))
-  return {kind: len(names) for kind, names in found.items()}
+    found.setdefault(rows_lib.kind(row), {})[row["id"]] = rows_lib.origins(row)
+  return found
+
+
+def speakers(rows: Sequence[Row], who: Mapping[str, Sequence[str]]) -> Row:
+  """Accuracy beside silence of each speaker's single digits."""
+  found: dict[str, list[Row]] = {}
+  for row in rows:
+    if row["groups"]["task"] == "digit":
+      found.setdefault("+".join(who[row["id"]]), []).append(row)
+  return {speaker: _entry(some) for speaker, some in found.items()}
+
+
+def over_recordists(rows: Sequence[Row], who: Mapping[str, Sequence[str]]) -> Row:
+  """95 % interval of the sounds' accuracy, all clips of a recordist drawn together."""
+  heard = [row for row in rows if row["condition"] == "audio" and row["id"] in who]
+  values = [float(row["score"] or 0) for row in heard]
+  clusters = ["+".join(who[row["id"]]) for row in heard]
+  low, high = intervals.clustered(values, [1] * len(values), clusters)
+  return {"low": low, "high": high}
 
 
 def compared(rows: Sequence[Row]) -> Row:
@@ -90,6 +114,7 @@ def guessed(row: Row) -> float:
 
 def page(result: Row, c: ConfigDict) -> str:
   rows, who = result["rows"], result["heldout_origins"]
+  spread = "[{low:.1%}, {high:.1%}]".format_map(result["over_recordists"])
   keys = json.loads(c.to_json_best_effort())
   parts = [
     "# Real recordings",
@@ -109,6 +134,10 @@ def page(result: Row, c: ConfigDict) -> str:
       for name, title in _WHEN.items()
       for part in (f"## {title}", tables.accuracy_table(result[name]))
     ),
+    "Single digits of each speaker:",
+    tables.accuracy_table(result["speakers"]),
+    f"Sounds, all clips of one recordist drawn together: 95 % interval {spread} "
+    "(bootstrap over recordists).",
     "## The manifest's other questions, of which nothing was trained",
     tables.accuracy_table(result["rest"]),
     "## Recipe",

@@ -55,6 +55,9 @@ def halves(rows: Sequence[Row]) -> Halves:
   Origins are dealt in turn to one side and the other, label by label (that of an
   origin's first row by id), in the order of a hash of their names: no sound is looked
   at and nothing is drawn. A row with an origin on each side is left out.
+
+  Raises:
+    ValueError: a row names nobody, or a side lacks digits or sounds.
   """
   sides = _sides([row for row in rows if kind(row)])
   found = Halves([], [], [], [])
@@ -64,6 +67,13 @@ def halves(rows: Sequence[Row]) -> Halves:
       continue
     places = {sides[kind(row), origin] for origin in origins(row)}
     (found.left_out if len(places) > 1 else found[places.pop()]).append(row)
+  for name in ("train", "heldout"):
+    lacking = {*KINDS.values()} - {kind(row) for row in getattr(found, name)}
+    if lacking:
+      raise ValueError(
+        f"no rows about {sorted(lacking)} are left for {name!r}: a manifest needs two "
+        f"speakers and two recordists, and rows of the tasks {[*KINDS]}"
+      )
   return found
 
 

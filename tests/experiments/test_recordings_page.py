@@ -63,8 +63,25 @@ def test_unread_and_failed_items_count_as_wrong_and_a_half_is_no_answer():
   assert entry["beats_silence"] is None
 
 
+def test_speakers_and_recordists_are_told_apart():
+  rows = heard("digit", 2, 1, choices=FOUR) + heard("sound_event", 2, 2, choices=FOUR)
+  rows = [{**row, "id": str(n)} for n, row in enumerate(rows)]
+  found = recordings_page.speakers(rows, {"0": ["ann"], "1": ["bob"], "2": ["ann"]})
+  counts = {name: (entry["correct"], entry["n"]) for name, entry in found.items()}
+  assert counts == {"ann": (1, 2), "bob": (1, 1)}
+  # Rights of one recordist, wrongs of another: a draw has all, a half or nothing.
+  two = {"3": ["x"], "4": ["x"], "5": ["y"], "6": ["y"]}
+  assert recordings_page.over_recordists(rows, two) == {"low": 0.0, "high": 1.0}
+  one = {key: ["x"] for key in two}
+  assert recordings_page.over_recordists(rows, one) == {"low": 0.5, "high": 0.5}
+
+
 def test_the_page_tells_counts_and_recipe(tmp_path):
-  rows = [*heard("digit", 2, 0, choices=FOUR), *silent("digit", 0, 2, choices=FOUR)]
+  kept = [manifests.digit("ann", 1), manifests.digit("ann", 2)]
+  kept.append(manifests.sound("r1", "rain"))
+  rows = heard("digit", 2, 0, choices=FOUR) + heard("sound_event", 1, 0, choices=FOUR)
+  rows = [{**row, "id": one["id"]} for row, one in zip(rows, kept, strict=True)]
+  rows += [{**row, "condition": "silence", "score": 0.0} for row in rows]
   for name in ("before-heldout", "after-heldout", "after-rest"):
     folder = tmp_path / "evaluation" / name
     folder.mkdir(parents=True)
@@ -73,13 +90,13 @@ def test_the_page_tells_counts_and_recipe(tmp_path):
   counts = {"train": 5, "heldout": 2, "left_out": 1, "rest": 3, "dialogues": 40}
   (tmp_path / "counts.json").write_text(json.dumps(counts))
   (tmp_path / "heldout").mkdir()
-  kept = [manifests.digit("ann", 1), manifests.digit("ann", 2)]
-  kept.append(manifests.sound("r1", "rain"))
   (tmp_path / "heldout" / "manifest.json").write_text(json.dumps(kept))
   text = recordings_page.write(tmp_path, sft.get_config("")).read_text()
   assert "5 rows about digits and sounds train, 2 are held out" in text
   assert "of 1 speakers of digits and 1 recordists" in text
   assert "1 rows with parts on both sides are left out" in text
   assert text.count("| digit | 2 | 100.0 % [34.2, 100.0] |") == 3
+  assert text.count("| ann | 2 | 100.0 % [34.2, 100.0] |") == 1
+  assert "95 % interval [100.0%, 100.0%]" in text
   assert '"trainable"' in text
   assert json.loads((tmp_path / "recordings.json").read_text())["rows"] == counts

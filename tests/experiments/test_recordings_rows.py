@@ -71,6 +71,12 @@ def test_a_row_of_nobody_is_an_error():
     recordings_rows.halves([row])
 
 
+def test_a_manifest_that_cannot_be_cut_in_two_is_an_error():
+  one = [row for row in manifests.rows() if row["speaker"] in ("ann", None)]
+  with pytest.raises(ValueError, match=r"\['digits'\] are left for 'heldout'"):
+    recordings_rows.halves(one)
+
+
 def test_the_real_manifest_in_halves(shared_audio):
   rows = json.loads((shared_audio / "manifest.json").read_text())
   train, heldout, left_out, rest = recordings_rows.halves(rows)
