@@ -15,22 +15,17 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import checksum, files, processes, seal, storage
+from stepaudio_jax.core import checksum, errors, files, processes, seal, storage
 from stepaudio_jax.core.types import TrainState
 
 _WRITING = ".orbax-checkpoint-tmp"  # what orbax adds to a name until all is written
 _COMMITTED = "commit_success.txt"  # orbax's last file
 _LEAVING = ".leaving"  # ours, while an old one is deleted
 _DAMAGED = ".damaged"
-_LONGEST = 300  # letters of another's error that are shown
 
 
 class NotSaved(OSError):
   """A checkpoint could not be written; those before it are whole."""
-
-
-class Damaged(ValueError):
-  """A checkpoint is not what was written."""
 
 
 class Checkpoints:
@@ -123,7 +118,7 @@ class Checkpoints:
     for step in sorted(self._steps(), reverse=True):
       try:
         found = self._read(step, like)
-      except Damaged as error:
+      except seal.Damaged as error:
         faults[step] = str(error)
         continue
       for bad, fault in faults.items():
@@ -168,14 +163,14 @@ class Checkpoints:
     before = "there is none before it" if latest is None else f"step {latest} is whole"
     return NotSaved(
       f"the checkpoint of step {step} was not written to {self._folder}: "
-      f"{_short(error)} ({before}; the same command goes on from there)"
+      f"{errors.short(error)} ({before}; the same command goes on from there)"
     )
 
   def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """One checkpoint, if all processes find it whole.
 
     Raises:
-      Damaged: saying what is wrong.
+      seal.Damaged: saying what is wrong.
     """
     folder = self._folder / str(step)
     _agree(seal.fault(folder))
@@ -187,7 +182,7 @@ class Checkpoints:
     except (MemoryError, RuntimeError):  # of this machine, not of the checkpoint
       raise
     except Exception as error:  # orbax and its storage raise what they like
-      fault = f"it cannot be read: {_short(error)}"
+      fault = f"it cannot be read: {errors.short(errors.origin(error))}"
     _agree(fault)
     proof = checksum.checksums(loaded) | {"data": checksum.of_text(meta["data"])}
     # Runs of earlier versions wrote no checksums.
@@ -242,11 +237,6 @@ def _remove(folder: epath.Path) -> None:
 
 
 def _agree(fault: str) -> None:
-  """Raises Damaged on every process where one has found a fault."""
+  """Raises seal.Damaged on every process where one has found a fault."""
   if not processes.everywhere(not fault):
-    raise Damaged(fault or "another process cannot read it")
-
-
-def _short(error: Exception) -> str:
-  text = (str(error) or repr(error)).partition("\n")[0]
-  return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+    raise seal.Damaged(fault or "another process cannot read it")

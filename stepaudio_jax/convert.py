@@ -14,6 +14,8 @@ import argparse
 import contextlib
 import functools
 import json
+import logging
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -89,7 +91,9 @@ def import_(
       storage.save_leaves(aside, reading.sizes(made), leaves)
     else:
       blank = storage.save_blank(aside, made.shapes, made.dtypes)
-      reading.fill(made, blank, seed=seed)
+      sums = storage.sums(blank)
+      reading.fill(made, blank, sums, seed=seed)
+      storage.seal_filled(aside, blank, sums)
     workdirs.describe(aside, made.size, made.tokenizer)
     if made.heads:
       workdirs.describe_rewards(aside, **made.described)
@@ -133,6 +137,7 @@ def export_(
     {path: held.shapes[path] for path in order},
     {path: held.dtypes[path] for path in order},
     {path: held.files[path] for path in order if held.files},
+    held.prove,
   )
   how = "file by file" if held.files else "through orbax, as a training run stores them"
   logs.say(f"{source}: parameters are read {how}")
@@ -275,13 +280,19 @@ def _export_flags(out: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-  """Orbax warns of what is meant here."""
-  before = absl_logging.get_verbosity()
-  absl_logging.set_verbosity(absl_logging.ERROR)
+  """Orbax warns of what is meant here; our own warnings are not left out."""
+  logger = absl_logging.get_absl_logger()
+  logger.addFilter(_is_ours)
   try:
     yield
   finally:
-    absl_logging.set_verbosity(before)
+    logger.removeFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+  """Or an error."""
+  ours = pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
+  return ours or record.levelno >= logging.ERROR
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,11 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from stepaudio_jax.core import threads
 from stepaudio_jax.core import tree as tree_lib
 from stepaudio_jax.core.types import Array
 
+# Words of a part for one thread, and of what its cache holds.
+_PART, _SOME = 1 << 22, 1 << 15
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
@@ -26,6 +30,39 @@ def checksums(tree: Any) -> dict[str, int]:
   waiting = tuple(_device_of(leaf) for leaf in leaves)
   sums = jax.device_get(_program(_replicated(leaves), waiting)(leaves))
   return dict(zip(names, sums.tolist(), strict=True))
+
+
+def of_host(x: np.ndarray) -> int:
+  """That of `checksums`, of one array in the host's memory and by the host."""
+  x = np.ascontiguousarray(x).reshape(-1)
+  words, parts = x.view(_UNSIGNED[x.dtype.itemsize]), []
+  threads.each(
+    lambda start: parts.append(_host_sum(words[start : start + _PART], start)),
+    range(0, len(words), _PART),
+  )
+  return sum(parts) % 2**32
+
+
+def _host_sum(words: np.ndarray, start: int) -> int:
+  """Of the words from place `start` on; a few at a time, which stay in the cache."""
+  total, room = 0, np.empty(_SOME, np.uint32)
+  for first in range(0, len(words), _SOME):
+    some = words[first : first + _SOME]
+    place = np.arange(start + first, start + first + len(some)).astype(np.uint32)
+    _mix(place, room[: len(some)])
+    place += some
+    _mix(place, room[: len(some)])
+    total += int(place.sum(dtype=np.uint64))
+  return total
+
+
+def _mix(x: np.ndarray, room: np.ndarray) -> None:
+  """`_mixed` in place."""
+  for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None)):
+    np.right_shift(x, shift, out=room)
+    x ^= room
+    if factor is not None:
+      x *= np.uint32(factor)
 
 
 def of_text(text: str) -> int:

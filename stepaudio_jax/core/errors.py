@@ -6,6 +6,20 @@ import sys
 from collections.abc import Iterator
 
 TRACEBACK = "STEPAUDIO_TRACEBACK"
+_LONGEST = 300  # letters of another's error that are shown
+
+
+def origin(error: BaseException) -> BaseException:
+  """The error that a library first met, behind those that it made of it."""
+  while (before := error.__cause__ or error.__context__) is not None:
+    error = before
+  return error
+
+
+def short(error: BaseException) -> str:
+  """The first line of what a library says."""
+  text = (str(error) or repr(error)).partition("\n")[0]
+  return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
 
 
 @contextlib.contextmanager

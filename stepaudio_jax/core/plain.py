@@ -39,10 +39,10 @@ def opened(folder: pathlib.Path) -> Stored | None:
   shape, dtype = tuple(meta["shape"]), _DTYPES.get(meta["data_type"])
   if dtype is None or not shape or _meta(meta, shape) != meta:
     return None
-  found = Stored(_chunk(folder, shape), dtype, shape)
+  found = Stored(chunk(folder, shape), dtype, shape)
   length = found.file.stat().st_size if found.file.exists() else 0
-  tail = _tail(found.nbytes)
-  if length != found.nbytes + len(tail) or _end(found.file, len(tail)) != tail:
+  end = tail(found.nbytes)
+  if length != found.nbytes + len(end) or _end(found.file, len(end)) != end:
     raise ValueError(f"{found.file} is damaged: no array of {found.nbytes} bytes")
   return found
 
@@ -63,7 +63,7 @@ def enlarged(folder: pathlib.Path, shape: tuple[int, ...]) -> Stored:
   with out.file.open("wb") as file:
     file.truncate(out.nbytes)
     file.seek(out.nbytes)
-    file.write(_tail(out.nbytes))
+    file.write(tail(out.nbytes))
   return out
 
 
@@ -73,7 +73,8 @@ def _end(path: pathlib.Path, length: int) -> bytes:
     return file.read()
 
 
-def _chunk(folder: pathlib.Path, shape: tuple[int, ...]) -> pathlib.Path:
+def chunk(folder: pathlib.Path, shape: tuple[int, ...]) -> pathlib.Path:
+  """The file of a plain array of that shape."""
   return folder.joinpath("c", *("0" for _ in shape))
 
 
@@ -95,7 +96,8 @@ def _meta(meta: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
   }
 
 
-def _tail(nbytes: int) -> bytes:
+def tail(nbytes: int) -> bytes:
+  """What follows the elements in a plain array's file."""
   index = struct.pack("<QQ", 0, nbytes)
   return index + struct.pack("<I", _crc32c(index))
 

@@ -6,7 +6,7 @@ was interrupted, or a bucket's clean-up is seen without reading large files.
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -17,33 +17,60 @@ NAME = "seal.json"
 _SMALL = 1 << 20  # bytes: files up to here are hashed too
 
 
-def seal(folder: epath.PathLike) -> None:
-  """Writes down size, and of small files the CRC-32, of every file of a folder."""
-  folder = epath.Path(folder)
+class Damaged(ValueError):
+  """What is there is not what was written."""
+
+
+def seal(folder: epath.PathLike, known: Mapping[str, int] | None = None) -> None:
+  """Writes down size, and of small files the CRC-32, of every file of a folder.
+
+  Args:
+    known: name → CRC-32 of large files, from whoever wrote them.
+  """
+  folder, known = epath.Path(folder), known or {}
   found = {str(path.relative_to(folder)): _described(path) for path in _files(folder)}
+  for name, crc in known.items():
+    found[name]["crc32"] = crc
   with files.aside(folder / NAME) as partial:
     partial.write_text(json.dumps(found, indent=1))
+
+
+def sealed(folder: epath.PathLike) -> bool:
+  """Folders of earlier versions are not."""
+  return (epath.Path(folder) / NAME).exists()
 
 
 def fault(folder: epath.PathLike) -> str:
   """What is wrong with a sealed folder, in words; "" if nothing is, or no seal is."""
   folder = epath.Path(folder)
-  if not (folder / NAME).exists():
-    return ""
   try:
-    known = json.loads((folder / NAME).read_text())
-  except ValueError as error:
+    known = _read(folder)
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     return f"{NAME} cannot be read: {error}"
-  for name, row in known.items():
+  for name, (nbytes, crc) in known.items():
     path = folder / name
     if not path.exists():
       return f"{name} is missing"
     now = _described(path)
-    if now["bytes"] != row["bytes"]:
-      return f"{name} has {now['bytes']} bytes, not {row['bytes']}"
-    if now["crc32"] != row["crc32"]:
+    if now["bytes"] != nbytes:
+      return f"{name} has {now['bytes']} bytes, not {nbytes}"
+    if crc is not None and now["crc32"] not in (None, crc):
       return f"the content of {name} has changed"
   return ""
+
+
+def crcs(folder: epath.PathLike) -> dict[str, int]:
+  """Name → CRC-32 of the files that have one in the seal, which is there and whole."""
+  known = _read(epath.Path(folder))
+  return {name: crc for name, (_, crc) in known.items() if crc is not None}
+
+
+def _read(folder: epath.Path) -> dict[str, tuple[int, int | None]]:
+  """Name → (bytes, CRC-32) of a seal, if there is one."""
+  if not sealed(folder):
+    return {}
+  rows = json.loads((folder / NAME).read_text())
+  return {name: (row["bytes"], row["crc32"]) for name, row in rows.items()}
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:

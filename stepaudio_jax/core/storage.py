@@ -2,8 +2,15 @@
 
 Arrays that orbax wrote alone and uncompressed, as for an import, are also read and
 written without it (core/plain.py). This file and checkpoint.py alone know orbax.
+
+What is read is proved as it is read: the list of files by the seal, an array of a run
+by the checksum among the run's metadata, one of an import by its file's CRC-32, which
+is in the seal.
 """
 
+import asyncio
+import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -12,10 +19,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, files, plain, tree
+from stepaudio_jax.core import ahead, checksum, errors, files, plain, seal, tree
+from stepaudio_jax.core.crc import Crc
 from stepaudio_jax.core.disk import Stored
 
 FOLDER = "checkpoints"
@@ -51,29 +60,58 @@ class Leaves:
   """
 
   def __init__(self, folder: epath.PathLike):
+    """Raises:
+    FileNotFoundError: there is no checkpoint.
+    seal.Damaged: it is not what was written.
+    """
     self._folder = files.absolute(step_folder(folder))
-    self._saved = ocp.checkpointables_metadata(self._folder).metadata[STATE]
-    found = {p: x for part in _PARAMS for p, x in tree.named_leaves(self._saved[part])}
-    self.shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
-    self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in found.items()}
-    self.files = self._files()
+    fault = seal.fault(self._folder)
+    if fault:
+      raise _damaged(self._folder, fault)
+    if not seal.sealed(self._folder):
+      _warn_once(self._folder)
+    self._crcs = seal.crcs(self._folder)
+    with _explained(self._folder):
+      described = ocp.checkpointables_metadata(self._folder)
+      self._saved = described.metadata[STATE]
+      found = [
+        (part, path, leaf)
+        for part in _PARAMS
+        for path, leaf in tree.named_leaves(self._saved[part])
+      ]
+      self._part = {path: part for part, path, _ in found}
+      self.shapes = {path: tuple(leaf.shape) for _, path, leaf in found}
+      self.dtypes = {path: np.dtype(leaf.dtype) for _, path, leaf in found}
+      self._checksums = (described.custom_metadata or {}).get("checksums", {})
+      self.files = self._files()
 
   def _files(self) -> dict[str, Stored]:
     found = {}
-    for part in () if files.is_remote(self._folder) else _PARAMS:
-      for path, _ in tree.named_leaves(self._saved[part]):
-        file = plain.opened(_array_folder(self._folder, part, path))
-        if file is None:
-          return {}
-        found[path] = file
+    for path, part in () if files.is_remote(self._folder) else self._part.items():
+      file = plain.opened(_array_folder(self._folder, part, path))
+      if file is None or (self._crcs and self._crc(path) is None):
+        return {}
+      found[path] = file
     return found
+
+  def _crc(self, path: str) -> int | None:
+    """Of its file, if it is plain and the seal knows."""
+    array = _array_folder(self._folder, self._part[path], path)
+    file = plain.chunk(array, self.shapes[path])
+    return self._crcs.get(str(file.relative_to(pathlib.Path(self._folder))))
 
   def read(
     self, paths: Iterable[str] | None = None, *, keep_dtype: bool = True
   ) -> Iterator[tuple[str, np.ndarray]]:
-    """(path, host array) of those or all, about `_SOME_BYTES` in memory at a time."""
+    """(path, host array) of those or all, about `_SOME_BYTES` in memory at a time.
+
+    Args:
+      keep_dtype: as they are stored; otherwise as float32.
+
+    Raises:
+      seal.Damaged: an array is not what was written.
+    """
     dtypes = {path: self.dtypes[path] for path in paths or self.dtypes}
-    dtypes = dtypes if keep_dtype else dict.fromkeys(dtypes, np.dtype(np.float32))
     size = {p: math.prod(self.shapes[p]) * dtypes[p].itemsize for p in dtypes}
     for paths in _batched(size, _SOME_BYTES):
 
@@ -86,11 +124,91 @@ class Leaves:
         return np.empty(leaf.shape, dtypes[name])
 
       like = jax.tree_util.tree_map_with_path(wanted, dict(self._saved))
-      state = ocp.load_checkpointables(self._folder, {STATE: like})[STATE]
+      with _explained(self._folder):
+        state = ocp.load_checkpointables(self._folder, {STATE: like})[STATE]
       held = {p: x for part in _PARAMS for p, x in tree.named_leaves(state[part])}
       del state
       for path in paths:
-        yield path, held.pop(path)
+        self._prove(path, held[path])
+        leaf = held.pop(path)
+        yield path, leaf if keep_dtype else leaf.astype(np.float32, copy=False)
+
+  def _prove(self, path: str, array: np.ndarray) -> None:
+    known = self._checksums.get(f"{self._part[path]}/{path}")
+    if known is not None and checksum.of_host(array) != known:
+      raise _damaged(self._folder, f"parameter {path} changed since it was written")
+    if known is None and self._crc(path) is not None:
+      crc = _crc(array.nbytes)
+      crc.add(array, 0)
+      self.prove({path: crc})
+
+  def prove(self, sums: Mapping[str, Crc]) -> None:
+    """Raises:
+    seal.Damaged: the sum of a file, by `sums` and of all its bytes, is another than
+      when it was written.
+    """
+    for path, crc in sums.items():
+      if self._crc(path) not in (None, crc.value):
+        raise _damaged(self._folder, f"parameter {path} changed since it was written")
+
+
+def sums(stored: Mapping[str, Stored]) -> dict[str, Crc]:
+  """Path → the checksum of a plain file, whose elements are still to be added."""
+  return {path: _crc(file.nbytes) for path, file in stored.items()}
+
+
+def _crc(nbytes: int) -> Crc:
+  end = plain.tail(nbytes)
+  out = Crc(nbytes + len(end))
+  out.add(end, nbytes)
+  return out
+
+
+@contextlib.contextmanager
+def _explained(folder: epath.Path) -> Iterator[None]:
+  """What orbax and its storage raise, who raise what they like, in one line."""
+  try:
+    yield
+  except (MemoryError, RuntimeError):  # of this machine, not of the checkpoint
+    raise
+  except Exception as error:
+    # Orbax's other tasks that failed too are told one by one when they are collected.
+    asyncio.log.logger.addFilter(_is_other)
+    fault = f"it cannot be read: {errors.short(errors.origin(error))}"
+    raise _damaged(folder, fault) from error
+
+
+def _is_other(record: Any) -> bool:
+  return "exception was never retrieved" not in record.getMessage()
+
+
+def _damaged(folder: epath.Path, fault: str) -> seal.Damaged:
+  """The error, with what can be done about it."""
+  steps = [p for p in folder.parent.iterdir() if p.name.isdigit()]
+  earlier = (
+    sorted(
+      (path for path in steps if int(path.name) < int(folder.name)),
+      key=lambda path: -int(path.name),
+    )
+    if folder.name.isdigit()
+    else []
+  )
+  whole = next((path for path in earlier if not seal.fault(path)), None)
+  advice = (
+    f"name an earlier step folder: {whole}"
+    if whole
+    else "no earlier one is whole: make it again, by the same import or training"
+  )
+  return seal.Damaged(f"the checkpoint {folder} is damaged: {fault}; {advice}")
+
+
+@functools.cache
+def _warn_once(folder: epath.Path) -> None:
+  logging.warning(
+    "the checkpoint %s has no %s, as of an earlier version: changes would not be seen",
+    folder,
+    seal.NAME,
+  )
 
 
 def _batched(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
@@ -109,7 +227,7 @@ def _batched(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
 def save_leaves(
   workdir: epath.PathLike, sizes: dict[str, int], leaves: Iterator[tuple[str, Any]]
 ) -> None:
-  """Writes step 0 of a workdir from parameters that come one after the other.
+  """Writes and seals step 0 of a workdir from parameters that come one by one.
 
   The checkpoint is one that `Leaves` reads; only about `_SOME_BYTES` of it, or the
   largest leaf, are in memory at a time.
@@ -117,7 +235,18 @@ def save_leaves(
   Args:
     sizes: path → bytes, in the order of `leaves`.
   """
-  folder = files.absolute(workdir) / FOLDER / "0"
+  _save(workdir, sizes, leaves, prove=True)
+  seal.seal(step_folder(workdir))
+
+
+def _save(
+  workdir: epath.PathLike,
+  sizes: dict[str, int],
+  leaves: Iterator[tuple[str, Any]],
+  *,
+  prove: bool,
+) -> None:
+  folder, proof = files.absolute(workdir) / FOLDER / "0", {}
   saving = context()
   # A file for each leaf instead of a store for each part: half the time.
   saving.array.saving.use_ocdbt = False
@@ -127,12 +256,20 @@ def save_leaves(
     for paths in _batched(sizes, _SOME_BYTES):
       some = [next(coming) for _ in paths]
       assert [path for path, _ in some] == paths, paths
+      if prove:
+        proof |= {f"params/{path}": _checksum(leaf) for path, leaf in some}
       ocp.partial.save(folder, {"params": tree.nested(some)})
       del some
     rest = {"frozen": {}, "opt_state": {}, "step": np.zeros((), np.int32)}
-    metadata = {"data": json.dumps({})}
+    metadata = {"data": json.dumps({})} | ({"checksums": proof} if prove else {})
     ocp.partial.save(folder, rest, custom_metadata=metadata)
     ocp.partial.finalize(folder)
+
+
+def _checksum(leaf: Any) -> int:
+  if isinstance(leaf, np.ndarray):
+    return checksum.of_host(leaf)
+  return checksum.checksums({"": leaf})[""]
 
 
 def save_blank(
@@ -143,15 +280,28 @@ def save_blank(
   """As `save_leaves`, of a local workdir, but of parameters that are still to come.
 
   Returns:
-    path → the file that its bytes are to be written to.
+    path → the file that its bytes are to be written to; then it is to be sealed.
   """
   small = {path: np.zeros((1,) * len(shapes[path]), dtypes[path]) for path in shapes}
-  save_leaves(workdir, {p: x.nbytes for p, x in small.items()}, iter(small.items()))
+  nbytes = {path: x.nbytes for path, x in small.items()}
+  _save(workdir, nbytes, iter(small.items()), prove=False)
   step = step_folder(workdir)
   return {
     path: plain.enlarged(_array_folder(step, "params", path), shape)
     for path, shape in shapes.items()
   }
+
+
+def seal_filled(
+  workdir: epath.PathLike, stored: Mapping[str, Stored], sums: Mapping[str, Crc]
+) -> None:
+  """Seals what `save_blank` made, of whose files all bytes have been written."""
+  step = pathlib.Path(step_folder(workdir))
+  known = {
+    str(pathlib.Path(file.file).relative_to(step)): sums[path].value
+    for path, file in stored.items()
+  }
+  seal.seal(step, known)
 
 
 def _array_folder(step: epath.Path, part: str, path: str) -> pathlib.Path:

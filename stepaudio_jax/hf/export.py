@@ -8,14 +8,15 @@ import math
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from stepaudio_jax.core import disk, threads, tree
+from stepaudio_jax.core import disk, storage, threads, tree
 from stepaudio_jax.core import files as core_files
+from stepaudio_jax.core.crc import Crc
 from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, files, heads, safe, table
@@ -35,12 +36,14 @@ class Weights:
     leaves: (path, host array), in any order, read once.
     shapes, dtypes: path → of each leaf.
     files: path → of each leaf, if they can be read in place of `leaves`.
+    prove: raises where the sums of all that was read of those files are wrong.
   """
 
   leaves: Iterable[tuple[str, np.ndarray]]
   shapes: Mapping[str, tuple[int, ...]]
   dtypes: Mapping[str, np.dtype]
   files: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
+  prove: Callable[[Mapping[str, Crc]], None] = lambda sums: None
 
   @classmethod
   def of(cls, params: Params) -> "Weights":
@@ -164,6 +167,7 @@ def _write_weights(
   """Headers first, then every tensor at its place in the files."""
   target, wrong = _Shards(to, size, dtypes, cap), set()
   read, made = disk.Scratch(), disk.Scratch()
+  sums = storage.sums(weights.files)
   with disk.writable(target.heads) as outs:
     for path, (head, length) in target.heads.items():
       outs[path].resize(length)
@@ -172,7 +176,10 @@ def _write_weights(
     def one(item: tuple[table.Entry, np.ndarray | Stored, int]) -> None:
       entry, part, first = item
       key, straight = entry.key, entry.row.straight
-      array = part.read(read) if isinstance(part, Stored) else part
+      array = part
+      if isinstance(part, Stored):
+        array = part.read(read)
+        sums[entry.row.path].add(array, part.start)
       view = array if straight else table.of_layer(array, entry)
       dtype = target.dtypes[key]
       start = target.starts[key] + first * dtype.itemsize
@@ -182,6 +189,7 @@ def _write_weights(
         outs[to / target.names[key]].write(piece, place)
 
     threads.each(one, _parts(weights, target.entries))
+  weights.prove(sums)
   if wrong:
     found = [f"{k} as {its}" for k, its in target.dtypes.items() if k in wrong]
     raise ValueError("\n  ".join(["tensors that are not finite:", *found]))

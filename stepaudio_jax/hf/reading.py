@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from stepaudio_jax.core import disk, threads, tree
+from stepaudio_jax.core.crc import Crc
 from stepaudio_jax.core.disk import Stored
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.hf import blocks, heads, kinds, table
@@ -51,11 +52,18 @@ def leaves(
   return found()
 
 
-def fill(plan: Plan, files: Mapping[str, Stored], *, seed: int = 0) -> None:
+def fill(
+  plan: Plan,
+  files: Mapping[str, Stored],
+  sums: Mapping[str, Crc],
+  *,
+  seed: int = 0,
+) -> None:
   """Writes all leaves to those files, a few tensors at a time.
 
   Args:
     files: path → file of that leaf's shape and dtype.
+    sums: path → its checksum, to which what is written is added.
     seed: of the parts that are made anew.
   """
   read, turned = disk.Scratch(), disk.Scratch()
@@ -66,6 +74,7 @@ def fill(plan: Plan, files: Mapping[str, Stored], *, seed: int = 0) -> None:
       start = file.layer(layer).start + first * file.dtype.itemsize
       for place, piece in blocks.pieces(array, file.dtype, turned, start):
         targets[file.file].write(piece, place)
+        sums[path].add(piece, place)
 
     def one(item: tuple[str, Taken, int]) -> None:
       path, taken, first = item
