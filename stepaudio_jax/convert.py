@@ -30,6 +30,7 @@ from stepaudio_jax.hf import (
   heads,
   hub,
   parity,
+  parity_table,
   plan,
   reading,
   sides,
@@ -73,7 +74,8 @@ def import_(
     split = functools.partial(
       sharding.parameter, meshes.mesh(meshes.named_lengths(mesh))
     )
-  leaves = reading.leaves(made, seed=seed, split=split)
+  wrong: dict[str, int] = {}
+  leaves = reading.leaves(made, seed=seed, split=split, wrong=wrong)
   if dry_run:
     return made
   record = {
@@ -92,13 +94,16 @@ def import_(
     else:
       blank = storage.save_blank(aside, made.shapes, made.dtypes)
       sums = storage.sums(blank)
-      reading.fill(made, blank, sums, seed=seed)
+      wrong = reading.fill(made, blank, sums, seed=seed)
       storage.seal_filled(aside, blank, sums)
     workdirs.describe(aside, made.size, made.tokenizer)
     if made.heads:
       workdirs.describe_rewards(aside, **made.described)
     manifest = logs.manifest({"seed": seed}) | {"import": record}
     logs.write_json(aside / "manifest.json", manifest)
+  if wrong:
+    listed = ", ".join(f"{key}: {count:,}" for key, count in wrong.items())
+    logs.say(f"warning: values that are not finite (infinite or NaN) in {listed}")
   return made
 
 
@@ -188,18 +193,21 @@ def check(
   out: epath.PathLike | None = None,
   logits: bool = True,
 ) -> bool:
-  """Prints how two directories of either kind differ; whether they are equal.
+  """Prints how two directories of either kind differ; whether they are one model.
+
+  They are if every tensor is bit-identical, or would be if the wider of two dtypes were
+  rounded to the narrower, and all numbers are finite.
 
   Args:
     out: a file for the report as JSON.
     logits: compare predictions too, for which each model in turn is loaded.
   """
   report = parity.check(side(a), side(b), logits=logits)
-  print(parity.table(report))
+  print(parity_table.table(report))
   if out:
     with files.aside(out) as partial:
       partial.write_text(json.dumps(report, indent=1))
-  return bool(report["equal"])
+  return report["verdict"] in ("equal", "equal after rounding")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -212,7 +220,12 @@ def parser() -> argparse.ArgumentParser:
   commands = out.add_subparsers(dest="action", required=True)
   _import_flags(_command(commands, "import", "Hugging Face to ours"))
   _export_flags(_command(commands, "export", "ours to Hugging Face"))
-  add = _command(commands, "check", "how two directories differ").add_argument
+  add = _command(
+    commands,
+    "check",
+    "how two directories differ; exit status 1 where values do beyond the rounding of "
+    "a wider dtype to the other's, or are not finite",
+  ).add_argument
   add("--a", required=True, metavar="DIR", help="of either kind")
   add("--b", required=True, metavar="DIR", help="of either kind")
   add("--out", metavar="FILE", help="the report as JSON")

@@ -167,13 +167,13 @@ def _crc(nbytes: int) -> Crc:
 @contextlib.contextmanager
 def _explained(folder: epath.Path) -> Iterator[None]:
   """What orbax and its storage raise, who raise what they like, in one line."""
+  # Orbax's tasks that fail too would be told one by one when they are collected.
+  asyncio.log.logger.addFilter(_is_other)
   try:
     yield
   except (MemoryError, RuntimeError):  # of this machine, not of the checkpoint
     raise
   except Exception as error:
-    # Orbax's other tasks that failed too are told one by one when they are collected.
-    asyncio.log.logger.addFilter(_is_other)
     fault = f"it cannot be read: {errors.short(errors.origin(error))}"
     raise _damaged(folder, fault) from error
 

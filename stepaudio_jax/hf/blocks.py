@@ -95,10 +95,10 @@ def _merged(to: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]
   return to, source
 
 
-def finite(array: np.ndarray) -> bool:
-  """Whether every element of a contiguous array is a finite number."""
+def not_finite(array: np.ndarray) -> int:
+  """How many elements of a contiguous array are infinite or no number."""
   unsigned, exponent = _EXPONENT[array.dtype]
   bits = array.reshape(-1).view(unsigned)
   mask = unsigned(exponent)
   parts = (bits[i : i + _SOME] for i in range(0, bits.size, _SOME))
-  return not any(((part & mask) == mask).any() for part in parts)
+  return sum(int(np.count_nonzero((part & mask) == mask)) for part in parts)

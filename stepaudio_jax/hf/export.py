@@ -8,6 +8,7 @@ import math
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def export(
   Raises:
     FileExistsError: there is something under that name already.
     ValueError: a parameter, the tokenizer, the card or the dtype does not fit, or
-      tensors are not finite; nothing is left behind.
+      values are not finite, all counted; nothing is left behind.
   """
   if dtype not in DTYPES:
     raise ValueError(f"unknown dtype {dtype!r}; the choices are {sorted(DTYPES)}")
@@ -165,9 +166,9 @@ def _write_weights(
   cap: int,
 ) -> None:
   """Headers first, then every tensor at its place in the files."""
-  target, wrong = _Shards(to, size, dtypes, cap), set()
+  target, wrong = _Shards(to, size, dtypes, cap), collections.Counter()
   read, made = disk.Scratch(), disk.Scratch()
-  sums = storage.sums(weights.files)
+  sums, lock = storage.sums(weights.files), threading.Lock()
   with disk.writable(target.heads) as outs:
     for path, (head, length) in target.heads.items():
       outs[path].resize(length)
@@ -184,15 +185,21 @@ def _write_weights(
       dtype = target.dtypes[key]
       start = target.starts[key] + first * dtype.itemsize
       for place, piece in blocks.pieces(view, dtype, made, start):
-        if not blocks.finite(piece):
-          wrong.add(key)
+        bad = blocks.not_finite(piece)
+        if bad:
+          with lock:
+            wrong[key] += bad
         outs[to / target.names[key]].write(piece, place)
 
     threads.each(one, _parts(weights, target.entries))
   weights.prove(sums)
   if wrong:
-    found = [f"{k} as {its}" for k, its in target.dtypes.items() if k in wrong]
-    raise ValueError("\n  ".join(["tensors that are not finite:", *found]))
+    found = [
+      f"{key} as {its}: {wrong[key]:,} values"
+      for key, its in target.dtypes.items()
+      if key in wrong
+    ]
+    raise ValueError("\n  ".join(["values that are not finite:", *found]))
   index = {"metadata": {"total_size": target.total}, "weight_map": target.names}
   (to / INDEX).write_text(json.dumps(index, indent=2))
 

@@ -9,7 +9,7 @@ float32: it is the weights that are compared, not two implementations.
 import contextlib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from stepaudio_jax.audio import mel
 from stepaudio_jax.core import lengths, tree
 from stepaudio_jax.core.types import Array, Batch, Params
+from stepaudio_jax.hf import blocks
 from stepaudio_jax.hf import table as tables
 from stepaudio_jax.hf.sides import Side
 from stepaudio_jax.models.sizes import Size
@@ -27,7 +28,7 @@ from stepaudio_jax.models.step_audio import StepAudio
 SEED = 20_250_703  # of the prompts
 CLIP_SAMPLES = 24_000  # 1.5 s: 19 audio tokens
 PROMPT_TOKENS = 48
-LISTED = 10  # lines of a kind that the table for people shows
+VERDICTS = ("equal", "equal after rounding", "NOT equal", "NOT finite, in both alike")
 _SOME = 1 << 22  # elements that are compared at a time
 
 
@@ -38,13 +39,15 @@ def check(a: Side, b: Side, *, logits: bool = True) -> dict[str, Any]:
     logits: compare predictions too, for which each model in turn is loaded.
 
   Returns:
-    An object for JSON: "equal", whether every tensor is bit-identical in both and the
-    configurations agree; the sides "a" and "b"; "only_a" and "only_b", keys;
-    "shape_differences", "dtype_differences" and "config_differences"; "tensors", by key
-    {"max_abs", "bit_equal", "non_finite"}, where max_abs is over differences that are
-    finite; "max_abs" and "max_abs_key", the largest; "first_difference", a key in
-    packing order, or null; "logits", {"text", "audio"}, see `divergence`, or
-    {"left_out": why}, or null if they were not asked for.
+    An object for JSON: "verdict", one of VERDICTS; "equal", whether every tensor is
+    bit-identical in both and finite, and the configurations agree; the sides "a" and
+    "b"; "only_a" and "only_b", keys; "shape_differences", "dtype_differences" and
+    "config_differences"; "tensors", by key see `difference`; "rounding", a row {"a",
+    "b", "to", "tensors", "equal"} for each pair of dtypes of which one is wider: how
+    many tensors there are of it, and how many of them are equal once the wider is
+    rounded to the narrower, "to"; "max_abs" and "max_abs_key", the largest;
+    "first_difference", a key in packing order, or null; "logits", {"text", "audio"},
+    see `divergence`, or {"left_out": why}, or null if they were not asked for.
   """
   packed = _packed(a, b)
   tensors, shapes = _tensors(a, b)
@@ -71,9 +74,44 @@ def check(a: Side, b: Side, *, logits: bool = True) -> dict[str, Any]:
   report["max_abs"] = tensors[worst]["max_abs"] if tensors else None
   report["max_abs_key"] = worst if report["max_abs"] else None
   report["first_difference"] = _first_difference(report, a, b)
-  report["equal"] = not (report["first_difference"] or report["config_differences"])
+  report["rounding"] = _rounding(report)
   report["logits"] = _logits(a, b) if logits else None
+  report["verdict"] = _verdict(report)
+  report["equal"] = report["verdict"] == "equal"
   return report
+
+
+def _rounding(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+  rows: dict[tuple[str, str], dict[str, Any]] = {}
+  for pair in report["dtype_differences"]:
+    row = report["tensors"].get(pair["key"])
+    if row and row["rounded_to"]:
+      key = pair["a"], pair["b"]
+      names = {"a": pair["a"], "b": pair["b"], "to": row["rounded_to"]}
+      found = rows.setdefault(key, names | {"tensors": 0, "equal": 0})
+      found["tensors"] += 1
+      found["equal"] += row["equal_rounded"]
+  return [*rows.values()]
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+  rows = report["tensors"].values()
+  other = (
+    *report["only_a"],
+    *report["only_b"],
+    *report["shape_differences"],
+    *report["config_differences"],
+  )
+  if other or not all(row["bit_equal"] or row["equal_rounded"] for row in rows):
+    return "NOT equal"
+  predicted = [
+    row for row in (report["logits"] or {}).values() if isinstance(row, dict)
+  ]
+  if any(row["broken"] for row in rows) or any(
+    None in row.values() for row in predicted
+  ):
+    return "NOT finite, in both alike"
+  return "equal" if all(row["bit_equal"] for row in rows) else "equal after rounding"
 
 
 def _described(side: Side) -> dict[str, Any]:
@@ -124,16 +162,24 @@ def _tensors(a: Side, b: Side) -> tuple[dict[str, dict], list[dict]]:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-  """{"max_abs", "bit_equal", "non_finite"} of two tensors of one shape.
+  """How two tensors of one shape differ.
 
-  Where one value is not finite and the other has not its very bits, the difference
-  counts as non-finite and not in max_abs.
+  Returns:
+    {"max_abs", "bit_equal"; "non_finite", of differences that are not finite, which are
+    not in max_abs, their number: one value is not finite, and the other has not its
+    very bits; "broken", of values in either that are not finite, theirs; "rounded_to",
+    the narrower of two dtypes, if one is; "equal_rounded", whether the wider is
+    bit-identical once it is rounded to that}.
   """
-  largest, equal, broken = 0.0, a.dtype == b.dtype, 0
+  largest, equal, broken, bad = 0.0, a.dtype == b.dtype, 0, 0
+  narrow = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
+  rounds = rounded = a.dtype.itemsize != b.dtype.itemsize
   a, b = np.atleast_1d(a), np.atleast_1d(b)
   rows = max(1, _SOME // max(1, math.prod(a.shape[1:])))
   for start in range(0, len(a), rows):
     some_a, some_b = (np.ascontiguousarray(x[start : start + rows]) for x in (a, b))
+    bad += blocks.not_finite(some_a) + blocks.not_finite(some_b)
+    rounded = rounded and _same(*(_as(x, narrow) for x in (some_a, some_b)))
     if a.dtype == b.dtype:
       unsigned = f"u{a.dtype.itemsize}"
       same = some_a.view(unsigned) == some_b.view(unsigned)
@@ -146,7 +192,24 @@ def difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     finite = np.isfinite(gap)
     broken += int(np.count_nonzero(~finite))
     largest = max(largest, float(gap[finite].max(initial=0.0)))
-  return {"max_abs": largest, "bit_equal": bool(equal), "non_finite": broken}
+  return {
+    "max_abs": largest,
+    "bit_equal": bool(equal),
+    "non_finite": broken,
+    "broken": bad,
+    "rounded_to": str(narrow) if rounds else None,
+    "equal_rounded": bool(rounded),
+  }
+
+
+def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  with np.errstate(over="ignore", invalid="ignore"):
+    return array.astype(dtype, copy=False)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+  unsigned = f"u{a.dtype.itemsize}"
+  return bool((a.view(unsigned) == b.view(unsigned)).all())
 
 
 def _first_difference(report: Mapping[str, Any], a: Side, b: Side) -> str | None:
@@ -246,53 +309,3 @@ def divergence(a_TV: np.ndarray, b_TV: np.ndarray) -> dict[str, Any]:
 def _log_softmax(logits_TV: np.ndarray) -> np.ndarray:
   shifted_TV = logits_TV - logits_TV.max(1, keepdims=True)
   return shifted_TV - np.log(np.exp(shifted_TV).sum(1, keepdims=True))
-
-
-def table(report: Mapping[str, Any]) -> str:
-  """The report for people."""
-  lines = [_side_line(name, report[name]) for name in ("a", "b")]
-  for name in ("a", "b"):
-    keys = report[f"only_{name}"]
-    lines += _listed(f"only in {name}", keys)
-  for what in ("shape", "dtype", "config"):
-    rows = report[f"{what}_differences"]
-    labels = [f"{r.get('key') or r['name']}: {r['a']} and {r['b']}" for r in rows]
-    lines += _listed(f"{what} differs", labels)
-  tensors = report["tensors"]
-  same = sum(row["bit_equal"] for row in tensors.values())
-  lines.append(f"{same} of {len(tensors)} tensors in both are bit-equal")
-  if same < len(tensors):
-    at = f"max |Δ| {report['max_abs']:.3g} ({report['max_abs_key']})"
-    lines.append(f"{at}; first difference {report['first_difference']}")
-    broken = sum(row["non_finite"] for row in tensors.values())
-    lines += [f"{broken} differences are not finite"] if broken else []
-  for name, row in (report["logits"] or {}).items():
-    lines.append(_logits_line(name, row))
-  return "\n".join([*lines, "equal" if report["equal"] else "NOT equal"])
-
-
-def _side_line(name: str, row: Mapping[str, Any]) -> str:
-  dtypes = ", ".join(f"{count} {dtype}" for dtype, count in row["dtypes"].items())
-  return (
-    f"{name}: {row['path']} ({row['kind']}), {row['tensors']} tensors ({dtypes}), "
-    f"{row['parameters']:,} parameters, {row['bytes']:,} bytes"
-  )
-
-
-def _listed(title: str, labels: Sequence[str]) -> list[str]:
-  """A line each, the first few of them."""
-  more = len(labels) - LISTED
-  lines = [f"{title}: {label}" for label in labels[:LISTED]]
-  return lines + ([f"{title}: {more} more"] if more > 0 else [])
-
-
-def _logits_line(name: str, row: Mapping[str, Any] | str) -> str:
-  left_out = row if isinstance(row, str) else row.get("left_out")
-  if left_out:
-    return f"logits, {name}: {left_out}"
-  numbers = {k: "not finite" if v is None else f"{v:.3g}" for k, v in row.items()}
-  return (
-    f"logits, {name} prompt: max |Δ| {numbers['max_abs']}, KL mean "
-    f"{numbers['kl_mean']}, max {numbers['kl_max']} nats, same likeliest token at "
-    f"{numbers['same_argmax']} of positions"
-  )

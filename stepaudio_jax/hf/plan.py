@@ -264,6 +264,27 @@ def _dtypes(made: Plan, dtype: np.dtype | None) -> dict[str, np.dtype]:
   return found
 
 
+def _written(made: Plan) -> str:
+  """What the checkpoint holds, and whether anything is rounded on the way."""
+  count = {path: math.prod(shape) for path, shape in made.shapes.items()}
+  total = sum(count.values())
+  nbytes = sum(n * made.dtypes[path].itemsize for path, n in count.items())
+  names = "/".join(sorted({str(made.dtypes[path]) for path in count}))
+  pairs = sorted(
+    {
+      (str(taken.tensor.dtype), str(made.dtypes[path]))
+      for path, some in made.taken.items()
+      for taken in some
+      if not np.can_cast(taken.tensor.dtype, made.dtypes[path])
+    }
+  )
+  rounded = "".join(f"; {a} is rounded to {b}" for a, b in pairs)
+  hint = " (--dtype float32 rounds nothing)" if pairs else ""
+  return (
+    f"the checkpoint: {total:,} parameters, {nbytes:,} bytes as {names}{rounded}{hint}"
+  )
+
+
 def summary(made: Plan) -> str:
   """For people: keys, parameters and bytes by part, and what comes from nowhere."""
   lines = [f"from {folder.path} ({kind.name})" for folder, kind in made.sources]
@@ -277,6 +298,7 @@ def summary(made: Plan) -> str:
       setattr(
         whole, field.name, getattr(whole, field.name) + getattr(count, field.name)
       )
+  lines.append(_written(made))
   lines.append(
     f"{whole.mapped} keys mapped, {whole.missing or 'none'} missing, "
     f"{whole.left_over or 'none'} left over; {whole.parameters:,} parameters, "

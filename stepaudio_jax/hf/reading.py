@@ -1,8 +1,10 @@
 """The leaves of an import: each tensor is read once, straight to its place."""
 
+import collections
 import dataclasses
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
@@ -31,12 +33,17 @@ def sizes(plan: Plan) -> dict[str, int]:
 
 
 def leaves(
-  plan: Plan, *, seed: int = 0, split: Split | None = None
+  plan: Plan,
+  *,
+  seed: int = 0,
+  split: Split | None = None,
+  wrong: dict[str, int] | None = None,
 ) -> Iterator[tuple[str, np.ndarray | jax.Array]]:
   """(path, leaf) of the whole checkpoint; one leaf and one tensor are in memory.
 
   Args:
     seed: of the parts that are made anew.
+    wrong: gets how many values of a tensor are not finite, by its key, if any.
     split: how a leaf of that path, shape and logical names of axes lies on a mesh.
 
   Raises:
@@ -47,7 +54,8 @@ def leaves(
   def found() -> Iterator[tuple[str, np.ndarray | jax.Array]]:
     made, scratch = _made(plan, seed), disk.Scratch()
     for path, shape in plan.shapes.items():
-      yield path, _leaf(plan, path, shape, made, shardings.get(path), scratch)
+      lies = shardings.get(path)
+      yield path, _leaf(plan, path, shape, made, lies, scratch, wrong)
 
   return found()
 
@@ -58,34 +66,45 @@ def fill(
   sums: Mapping[str, Crc],
   *,
   seed: int = 0,
-) -> None:
+) -> dict[str, int]:
   """Writes all leaves to those files, a few tensors at a time.
 
   Args:
     files: path → file of that leaf's shape and dtype.
     sums: path → its checksum, to which what is written is added.
     seed: of the parts that are made anew.
+
+  Returns:
+    torch key, or the leaf's path, → how many of its values are not finite.
   """
+  wrong, lock = collections.Counter(), threading.Lock()
   read, turned = disk.Scratch(), disk.Scratch()
   with disk.writable(file.file for file in files.values()) as targets:
 
-    def put(path: str, array: np.ndarray, layer: int | None, first: int = 0) -> None:
+    def put(
+      path: str, array: np.ndarray, layer: int | None, first: int, name: str
+    ) -> None:
       file = files[path]
       start = file.layer(layer).start + first * file.dtype.itemsize
       for place, piece in blocks.pieces(array, file.dtype, turned, start):
         targets[file.file].write(piece, place)
         sums[path].add(piece, place)
+        bad = blocks.not_finite(piece)
+        if bad:
+          with lock:
+            wrong[name] += bad
 
     def one(item: tuple[str, Taken, int]) -> None:
       path, taken, first = item
       entry, tensor = taken.entry, _tensor(taken, files[path].dtype, read)
       straight = entry.row.straight
       ours = tensor if straight else table.ours(tensor, entry, plan.size)
-      put(path, ours, entry.layer, first)
+      put(path, ours, entry.layer, first, entry.key)
 
     for path, array in _made(plan, seed).items():
-      put(path, array, None)
+      put(path, array, None, 0, path)
     threads.each(one, _parts(plan))
+  return dict(sorted(wrong.items()))
 
 
 def _parts(plan: Plan) -> Iterator[tuple[str, Taken, int]]:
@@ -156,6 +175,7 @@ def _leaf(
   made: dict[str, np.ndarray],
   split: Sharding | None,
   scratch: disk.Scratch,
+  wrong: dict[str, int] | None,
 ) -> np.ndarray | jax.Array:
   whole = tuple((0, length) for length in shape)
   bounds = {whole}
@@ -168,6 +188,9 @@ def _leaf(
     _distribute(buffers, made[path], ())
   for taken in plan.taken.get(path, ()):
     tensor = _tensor(taken, dtype, scratch)
+    bad = blocks.not_finite(tensor) if wrong is not None else 0
+    if bad:
+      wrong[taken.entry.key] = bad
     layer = () if taken.entry.layer is None else (taken.entry.layer,)
     _distribute(buffers, table.ours(tensor, taken.entry, plan.size), layer)
   if split is None:

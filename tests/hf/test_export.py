@@ -200,7 +200,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, params, tokenizer, monke
     seen.extend(path.name for path in tmp_path.iterdir())
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(export_lib.blocks, "finite", interrupt)
+  monkeypatch.setattr(export_lib.blocks, "not_finite", interrupt)
   with pytest.raises(KeyboardInterrupt):
     write(params, tmp_path / "out", tokenizer)
   assert set(seen) == {"out.partial"}
@@ -224,7 +224,7 @@ def test_bad_input_names_what_is_wrong(tmp_path, params, tokenizer):
     "bias": np.full(80, np.nan, np.float32),
   }
   with pytest.raises(
-    ValueError, match=r"finite:\n  adapter\.linear1\.bias as float32$"
+    ValueError, match=r"finite:\n  adapter\.linear1\.bias as float32: 80 values$"
   ):
     write(broken, out, tokenizer)
   with pytest.raises(ValueError, match=r"float16.*bfloat16.*float32"):
@@ -257,12 +257,14 @@ def test_a_width_without_a_key_is_refused(tokenizer):
 def test_every_tensor_that_is_not_finite_is_named(tmp_path, params, tokenizer):
   """Also one whose largest value is beyond bfloat16, which has the range of float32."""
   broken = {**params, "adaptor": jax.tree.map(np.copy, params["adaptor"])}
-  broken["adaptor"]["linear2"]["kernel"][3, 5] = np.inf
+  broken["adaptor"]["linear2"]["kernel"][3, 5:7] = np.inf
   broken["adaptor"]["conv"]["bias"][2] = np.finfo(np.float32).max
   with pytest.raises(ValueError, match="not finite") as error:
     write(broken, tmp_path / "out", tokenizer, dtype="bfloat16")
-  named = [line.split()[0] for line in str(error.value).splitlines()[1:]]
-  assert sorted(named) == ["adapter.conv.bias", "adapter.linear2.weight"]
+  assert sorted(str(error.value).splitlines()[1:]) == [
+    "  adapter.conv.bias as bfloat16: 1 values",
+    "  adapter.linear2.weight as bfloat16: 2 values",
+  ]
   assert list(tmp_path.iterdir()) == []
 
 

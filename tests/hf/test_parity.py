@@ -15,7 +15,7 @@ import safetensors.numpy
 from stepaudio_jax import checkpoint, convert, workdirs
 from stepaudio_jax.core import disk, storage
 from stepaudio_jax.core.types import TrainState
-from stepaudio_jax.hf import parity, table
+from stepaudio_jax.hf import parity, parity_table, table
 from stepaudio_jax.hf.export import Weights, export
 from stepaudio_jax.models import heads as heads_lib
 from tests.hf import directories, exports
@@ -68,7 +68,9 @@ def test_a_checkpoint_and_its_export_are_equal(run, folder):
   assert report["equal"]
   assert report["first_difference"] is None
   assert list(report["tensors"]) == list(table.their_shapes(exports.SIZE))
-  row = {"max_abs": 0.0, "bit_equal": True, "non_finite": 0}
+  row = {"max_abs": 0.0, "bit_equal": True, "non_finite": 0, "broken": 0}
+  row |= {"rounded_to": None, "equal_rounded": False}
+  assert report["verdict"] == "equal"
   assert all(found == row for found in report["tensors"].values())
   assert report["a"]["kind"] == "checkpoint"
   assert report["b"]["kind"] == "Step-Audio"
@@ -100,6 +102,11 @@ def test_rounding_is_measured(folder, half, params):
     "b": "bfloat16",
   }
   assert not report["equal"]
+  assert report["verdict"] == "equal after rounding"
+  assert report["rounding"] == [
+    {"a": "float32", "b": "bfloat16", "to": "bfloat16"}
+    | {"tensors": len(errors), "equal": len(errors)}
+  ]
   for row in report["logits"].values():
     assert 0 < row["max_abs"] < 0.1
     assert 0 < row["kl_mean"] <= row["kl_max"] < 0.01
@@ -138,7 +145,7 @@ def test_keys_and_shapes_that_differ(folder, tmp_path):
   assert report["shape_differences"] == shapes
   assert report["first_difference"] == "model.norm.weight"  # before the adapter
   assert report["logits"] == {"left_out": "a side has no whole decoder"}
-  shown = parity.table(report)
+  shown = parity_table.table(report)
   assert "only in a: adapter.conv.bias" in shown
   assert "only in b: extra" in shown
   assert "shape differs: model.norm.weight: [96] and [7]" in shown
@@ -245,12 +252,13 @@ def test_differences_by_hand(some, monkeypatch):
   assert parity.difference(a, a.copy())["bit_equal"]  # a NaN of the same bits too
   b = a.copy()
   b[1, 0], b[0, 1] = 3.25, 1.0
-  wanted = {"max_abs": 1.0, "bit_equal": False, "non_finite": 0}
+  unlike = {"bit_equal": False, "rounded_to": None, "equal_rounded": False}
+  wanted = {"max_abs": 1.0, "non_finite": 0, "broken": 2} | unlike
   assert parity.difference(a, b) == wanted
   assert parity.difference(a.T, b.T) == wanted
   b = a.copy()
   b[2, 0], b[0, 0] = -0.0, np.inf
-  wanted = {"max_abs": 0.0, "bit_equal": False, "non_finite": 1}
+  wanted = {"max_abs": 0.0, "non_finite": 1, "broken": 3} | unlike
   assert parity.difference(a, b) == wanted
   third = np.asarray([1 / 3, 1], np.float32)
   wanted = abs(float(third[0]) - 0.333984375)  # 0x3EAB, the nearest bfloat16
@@ -258,7 +266,14 @@ def test_differences_by_hand(some, monkeypatch):
     "max_abs": wanted,
     "bit_equal": False,
     "non_finite": 0,
+    "broken": 0,
+    "rounded_to": "bfloat16",
+    "equal_rounded": True,
   }
+  off = third.astype(BF16)
+  off.view(np.uint16)[1] += 1  # the last bit
+  assert not parity.difference(third, off)["equal_rounded"]
+  assert not parity.difference(off, third)["equal_rounded"]
   scalar = np.float32(2).reshape(())
   assert parity.difference(scalar, scalar - np.float32(5))["max_abs"] == 5
 
@@ -303,11 +318,43 @@ def test_a_checkpoint_of_another_size_than_it_says(tmp_path, params, tokenizer):
 
 
 def test_the_table_for_people(folder, half):
-  shown = parity.table(checked(folder, half)).splitlines()
+  shown = parity_table.table(checked(folder, half)).splitlines()
   assert shown[0].startswith(f"a: {folder} (Step-Audio), ")
   count = len(table.their_shapes(exports.SIZE))
   assert f"0 of {count} tensors in both are bit-equal" in shown
-  assert sum(line.startswith("dtype differs: ") for line in shown) == parity.LISTED + 1
-  assert f"dtype differs: {count - parity.LISTED} more" in shown
+  dtypes = "float32 and bfloat16: equal after rounding to bfloat16: "
+  assert f"{dtypes}{count} of {count} tensors" in shown
+  assert not any(line.startswith("dtype differs") for line in shown)
   assert any(line.startswith("logits, audio prompt: max |Δ| ") for line in shown)
-  assert shown[-1] == "NOT equal"
+  assert shown[-1] == "equal after rounding"
+
+
+def test_beyond_rounding_is_not_equal(folder, half, tmp_path):
+  """One value by one more than its last bit: the line counts it, its key is listed."""
+
+  def change(tensors):
+    norm = tensors["model.norm.weight"] = tensors["model.norm.weight"].copy()
+    norm.view(np.uint16)[3] += 1
+
+  report = checked(folder, rewritten(half, tmp_path / "other", change), logits=False)
+  shown = parity_table.table(report).splitlines()
+  count = len(report["tensors"])
+  dtypes = "float32 and bfloat16: equal after rounding to bfloat16: "
+  assert f"{dtypes}{count - 1} of {count} tensors" in shown
+  assert "dtype differs: model.norm.weight: float32 and bfloat16" in shown
+  assert shown[-1] == report["verdict"] == "NOT equal"
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_what_is_not_finite_in_both_is_not_equal(folder, tmp_path, logits):
+  def change(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].copy()
+    tensors["model.norm.weight"][3] = np.nan
+
+  other = rewritten(folder, tmp_path / "other", change)
+  report = checked(other, other, logits=logits)
+  shown = parity_table.table(report).splitlines()
+  assert "not finite: model.norm.weight: 2 values of both" in shown
+  assert report["tensors"]["model.norm.weight"]["bit_equal"]
+  assert shown[-1] == report["verdict"] == "NOT finite, in both alike"
+  assert not report["equal"]
