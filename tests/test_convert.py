@@ -165,7 +165,7 @@ def test_an_export_of_a_run_says_what_the_run_was(imported, tmp_path):
   out = tmp_path / "hf"
   convert.main(["export", "--from", str(run), "--to", str(out), *arguments])
   card = (out / "README.md").read_text()
-  assert card.startswith("---\nlicense: mit\nlanguage:\n- en\n- zh\n")
+  assert card.startswith('---\nlicense: "mit"\nlanguage:\n- "en"\n- "zh"\n')
   assert "# Our model\n" in card
   assert "the weights of hf (Step-Audio)." in card
   assert "Of the weights: mit.\n" in card

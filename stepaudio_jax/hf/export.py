@@ -97,7 +97,8 @@ def export(
   named = collections.Counter(str(its) for its in dtypes.values()).most_common(1)[0][0]
   count = sum(math.prod(shape) for shape in weights.shapes.values())
   with core_files.folder_aside(folder) as aside:
-    files.write(aside, size, tokenizer, named, card, count)
+    described = reward_heads.described if reward_heads is not None else None
+    files.write(aside, size, tokenizer, named, card, count, described)
     if reward_heads is not None:
       heads.write(aside, reward_heads)
     with _local(aside) as here:

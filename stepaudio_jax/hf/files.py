@@ -118,8 +118,18 @@ def chat_template() -> str:
   return (REMOTE / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def model_card(card: Mapping[str, Any], size: Size, special: Special, count: int):
-  """README.md. `card` has exactly CARD_KEYS; `scores` maps names to numbers."""
+def model_card(
+  card: Mapping[str, Any],
+  size: Size,
+  special: Special,
+  count: int,
+  rewards: Mapping[str, Any] | None = None,
+) -> str:
+  """README.md. `card` has exactly CARD_KEYS; `scores` maps names to numbers.
+
+  Args:
+    rewards: of a reward model, {"dimensions", "dims_on_thought"}.
+  """
   wrong = sorted(set(card) ^ set(CARD_KEYS))
   if wrong:
     raise ValueError(f"card keys missing or unknown: {wrong}; wanted {CARD_KEYS}")
@@ -127,8 +137,12 @@ def model_card(card: Mapping[str, Any], size: Size, special: Special, count: int
   environment = jinja2.Environment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
   )
+  # A string of JSON is one of YAML too, whatever is in it.
+  environment.filters["scalar"] = lambda text: json.dumps(text, ensure_ascii=False)
+  environment.filters["line"] = lambda text: " ".join(text.split())
+  environment.filters["code"] = lambda text: f"`{text}`"
   return environment.from_string(source).render(
-    card=card, size=size, special=special, count=count
+    card=card, size=size, special=special, count=count, rewards=rewards
   )
 
 
@@ -139,8 +153,14 @@ def write(
   dtype: str,
   card: Mapping[str, Any],
   count: int,
+  rewards: Mapping[str, Any] | None = None,
 ) -> None:
-  """Everything but the weights. `count` is the number of parameters."""
+  """Everything but the weights.
+
+  Args:
+    count: of parameters.
+    rewards: see `model_card`.
+  """
   special = tokenizer.special
   tokenizer.save(folder)
   named = json.loads((folder / "tokenizer_config.json").read_text())
@@ -155,6 +175,6 @@ def write(
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     (folder / name).write_text(text)
   (folder / "chat_template.jinja").write_text(chat_template())
-  (folder / "README.md").write_text(model_card(card, size, special, count))
+  (folder / "README.md").write_text(model_card(card, size, special, count, rewards))
   for name in CODE:
     (folder / name).write_text((REMOTE / name).read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+import yaml
 from etils import epath
 
 from stepaudio_jax.hf import card as card_lib
@@ -155,7 +156,7 @@ def test_a_tensor_larger_than_the_cap_has_a_shard_of_its_own():
 
 def test_card(folder, tokenizer):
   text = (folder / "README.md").read_text()
-  assert text.startswith("---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\n")
+  assert text.startswith('---\nlicense: "apache-2.0"\nlanguage:\n- "en"\n- "zh"\n')
   assert "| pitch | 0.96 |" in text
   assert f"`<|BOT|>` {tokenizer.special.bot}," in text
   assert "{" not in text.replace('{"', "").replace('[{"', "")
@@ -164,9 +165,44 @@ def test_card(folder, tokenizer):
 def test_a_card_without_a_licence_says_so(tokenizer):
   card, special = {**exports.CARD, "license": ""}, tokenizer.special
   text = files.model_card(card, exports.SIZE, special, 1)
-  assert text.startswith("---\nlanguage:\n- en\n- zh\nlibrary_name: transformers\n")
+  assert text.startswith('---\nlanguage:\n- "en"\n- "zh"\nlibrary_name: transformers\n')
   assert "None has been named for these weights." in text
   assert "license" not in text
+
+
+def front(text):
+  """The front matter, as YAML is read."""
+  return yaml.safe_load(text.split("---\n")[1])
+
+
+@pytest.mark.parametrize("word", ["no", "1.0", "a: b", "x\n---\n# y", 'q"u\\o', "– ü"])
+def test_the_front_matter_holds_whatever_is_typed(tokenizer, word):
+  card = {**exports.CARD, "license": word, "languages": [word, "en"], "name": word}
+  text = files.model_card(card, exports.SIZE, tokenizer.special, 1)
+  found = front(text)
+  assert found["license"] == word
+  assert found["language"] == [word, "en"]
+  assert found["pipeline_tag"] == "audio-text-to-text"
+  name = " ".join(word.split())
+  assert f"\n---\n\n# {name}\n\n" in text
+  assert f"\nOf the weights: {name}.\n" in text
+
+
+def test_a_reward_models_card_is_no_chat_models(tokenizer):
+  rewards = {"dimensions": ["overall", "warmth"], "dims_on_thought": ["warmth"]}
+  arguments = exports.CARD, exports.SIZE, tokenizer.special, 1
+  text, other = (files.model_card(*arguments, it) for it in (rewards, None))
+  assert "pipeline_tag" not in front(text)
+  assert front(text)["tags"] == ["reward-model"]
+  assert "generate" not in text
+  assert (
+    "for each dimension, in this order: `overall`, `warmth`. `warmth` reads" in text
+  )
+  assert 'origins.load_reward_model("FOLDER")' in text
+  assert "\n\n## Use\n" in text
+  assert "\n\n## Tokens\n" in text
+  assert "reward" not in other
+  assert "model.generate(" in other
 
 
 def test_a_card_names_no_place_on_this_machine(tmp_path):

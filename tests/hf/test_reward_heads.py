@@ -74,6 +74,16 @@ def test_the_files_are_what_the_format_says(reward_model, exported):
   assert tensors["rewards.gate.weight"].shape == (3, 96)
 
 
+def test_the_card_says_what_it_is(exported):
+  """The example in Python runs, from beside the folder."""
+  text = (exported / "README.md").read_text()
+  assert "`overall`, `warmth`, `naturalness`. `warmth` reads the turn with" in text
+  code = text.split("```python\n")[1].split("```")[0]
+  found = {}
+  exec(code.replace("FOLDER", str(exported)), found)
+  assert found["model"].dimensions == tuple(DIMENSIONS)
+
+
 def test_loaders_of_the_backbone_do_not_see_them(exported):
   index = json.loads((exported / "model.safetensors.index.json").read_text())
   assert "heads.safetensors" not in index["weight_map"].values()
