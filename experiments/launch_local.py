@@ -11,6 +11,7 @@ was. SIGTERM and Ctrl-C are handed on to all of them: they save and exit.
 import argparse
 import collections
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,6 +143,8 @@ def main() -> None:
     parser.error(f"--processes {args.processes} --devices {args.devices}: at least 1")
   if not command:
     parser.error("no command; put it behind --")
+  if shutil.which(command[0]) is None:
+    parser.exit(2, f"launch_local: there is no command {command[0]!r}\n")
   sys.exit(launch(command, args.processes, args.devices))
 
 

@@ -64,6 +64,8 @@ def import_(
     OSError: a source is not there.
     ValueError: with everything that is wrong; nothing is left at `to`.
   """
+  if not dry_run:
+    files.refuse_existing(to)
   folders = [hub.local(source) for source in sources]
   made = plan.plan(folders, dtype=dtype, fresh=fresh, tokenizer=tokenizer, like=size)
   for line in plan.summary(made).splitlines():
@@ -104,7 +106,14 @@ def import_(
   if wrong:
     listed = ", ".join(f"{key}: {count:,}" for key, count in wrong.items())
     logs.say(f"warning: values that are not finite (infinite or NaN) in {listed}")
+  logs.say(f"wrote the checkpoint {to} ({_weight(to)})")
   return made
+
+
+def _weight(folder: epath.PathLike) -> str:
+  """A folder's bytes."""
+  lengths = [path.stat().length for path in files.within(folder)]
+  return f"{len(lengths)} files, {sum(lengths):,} bytes"
 
 
 def export_(
@@ -129,6 +138,9 @@ def export_(
     FileNotFoundError: there is no checkpoint, or no tokenizer.
     ValueError: see `export.export`.
   """
+  if not shard_gb * 1e9 >= 1:
+    raise ValueError(f"shard_gb={shard_gb:g} (--shard-gb) must be more than 0")
+  files.refuse_existing(to)
   step, size = storage.step_folder(source), workdirs.load_size(source)
   held, described = storage.Leaves(source), workdirs.reward_dimensions(source)
   lacking = [path for path in table.our_shapes(size) if path not in held.shapes]
@@ -168,6 +180,7 @@ def export_(
     shard_bytes=round(shard_gb * 1e9),
     reward_heads=found,
   )
+  logs.say(f"wrote the Hugging Face model {to} ({_weight(to)})")
 
 
 def side(path: epath.PathLike) -> sides.Side:

@@ -17,7 +17,7 @@ import pytest
 from etils import epath
 
 from stepaudio_jax import checkpoint
-from stepaudio_jax.core import checksum, seal, tree
+from stepaudio_jax.core import checksum, files, seal, tree
 from stepaudio_jax.core.types import TrainState
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -165,7 +165,7 @@ def test_a_disk_that_is_full_leaves_the_one_before(tmp_path):
 
 
 def largest(folder: epath.Path) -> epath.Path:
-  return max(seal._files(epath.Path(folder)), key=lambda path: path.stat().length)
+  return max(files.within(folder), key=lambda path: path.stat().length)
 
 
 def cut(folder):

@@ -1,12 +1,15 @@
 """Files and folders that are whole or not there."""
 
 import contextlib
+import errno
 import uuid
 from collections.abc import Iterator
 
 from etils import epath
 
 PARTIAL = ".partial"
+# What a write is answered that has no name of its file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -41,6 +44,12 @@ def aside(path: epath.PathLike) -> Iterator[epath.Path]:
   partial.replace(path)
 
 
+def refuse_existing(path: epath.PathLike) -> None:
+  """Raises FileExistsError: there is something under that name."""
+  if epath.Path(path).exists():
+    raise FileExistsError(f"{path} exists; name a new folder")
+
+
 @contextlib.contextmanager
 def folder_aside(path: epath.PathLike) -> Iterator[epath.Path]:
   """A new folder to fill, renamed to `path` once the block has ended well.
@@ -50,17 +59,28 @@ def folder_aside(path: epath.PathLike) -> Iterator[epath.Path]:
 
   Raises:
     FileExistsError: there is something under that name already.
+    OSError: naming `path`, if the disk is full.
   """
+  refuse_existing(path)
   path = epath.Path(path)
-  if path.exists():
-    raise FileExistsError(f"{path} exists; name a new folder")
   partial = path.with_name(path.name + PARTIAL)
   if partial.exists():
     partial.rmtree()
   partial.mkdir(parents=True)
   try:
     yield partial
-  except BaseException:
+  except BaseException as error:
     partial.rmtree()
+    if isinstance(error, OSError) and error.errno in _FULL and not error.filename:
+      raise OSError(error.errno, error.strerror, str(path)) from error
     raise
   partial.rename(path)
+
+
+def within(folder: epath.PathLike) -> Iterator[epath.Path]:
+  """The files of a folder, those of sub-folders too."""
+  for path in sorted(epath.Path(folder).iterdir()):
+    if path.is_dir():
+      yield from within(path)
+    else:
+      yield path

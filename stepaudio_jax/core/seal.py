@@ -6,7 +6,7 @@ was interrupted, or a bucket's clean-up is seen without reading large files.
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -28,7 +28,8 @@ def seal(folder: epath.PathLike, known: Mapping[str, int] | None = None) -> None
     known: name → CRC-32 of large files, from whoever wrote them.
   """
   folder, known = epath.Path(folder), known or {}
-  found = {str(path.relative_to(folder)): _described(path) for path in _files(folder)}
+  paths = [path for path in files.within(folder) if path.name != NAME]
+  found = {str(path.relative_to(folder)): _described(path) for path in paths}
   for name, crc in known.items():
     found[name]["crc32"] = crc
   with files.aside(folder / NAME) as partial:
@@ -71,15 +72,6 @@ def _read(folder: epath.Path) -> dict[str, tuple[int, int | None]]:
     return {}
   rows = json.loads((folder / NAME).read_text())
   return {name: (row["bytes"], row["crc32"]) for name, row in rows.items()}
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  """All but the seal, those of sub-folders too."""
-  for path in sorted(folder.iterdir()):
-    if path.is_dir():
-      yield from _files(path)
-    elif path.name != NAME:
-      yield path
 
 
 def _described(path: epath.Path) -> dict[str, Any]:

@@ -44,9 +44,18 @@ def step_folder(folder: epath.PathLike) -> epath.Path:
     return folder
   steps = folder / FOLDER
   found = [p for p in steps.iterdir() if p.name.isdigit()] if steps.exists() else []
+  if not found and (folder / "config.json").exists() and _has_tensors(folder):
+    raise FileNotFoundError(
+      f"{folder} is a Hugging Face model, no checkpoint: import it first (python -m "
+      f"stepaudio_jax.convert import --from {folder} --to CKPT)"
+    )
   if not found:
     raise FileNotFoundError(f"no checkpoint in {folder} (looked for {steps}/<step>)")
   return max(found, key=lambda path: int(path.name))
+
+
+def _has_tensors(folder: epath.Path) -> bool:
+  return any(path.suffix == ".safetensors" for path in folder.iterdir())
 
 
 class Leaves:

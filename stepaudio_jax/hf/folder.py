@@ -4,10 +4,13 @@ Directories come from strangers. A name in the index is a plain file name inside
 folder or a problem, links may not lead out of it, and only .safetensors are opened.
 """
 
+import collections
 import dataclasses
+import functools
 import json
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -24,12 +27,17 @@ _MAX_JSON_BYTES = 100_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """What was found, and everything that is wrong with it."""
+  """What was found, and everything that is wrong with it.
+
+  Attributes:
+    told: whether the problems say already why there is no tensor of a key.
+  """
 
   path: epath.Path
   config: dict[str, Any]
   tensors: dict[str, Stored]
   problems: list[str]
+  told: Callable[[str], bool]
 
 
 def opened(path: str | epath.PathLike) -> Folder:
@@ -43,7 +51,8 @@ def opened(path: str | epath.PathLike) -> Folder:
     raise FileNotFoundError(f"there is no folder {folder}")
   name = next((name for name in _CONFIGS if (folder / name).exists()), _CONFIGS[0])
   config = json_of(folder, name, problems)
-  return Folder(folder, config, _located(folder, problems), problems)
+  tensors, told = _located(folder, problems)
+  return Folder(folder, config, tensors, problems, told)
 
 
 def json_of(folder: epath.Path, name: str, problems: list[str]) -> dict[str, Any]:
@@ -89,55 +98,67 @@ def _homes(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
   return (folder,)
 
 
-def _located(folder: epath.Path, problems: list[str]) -> dict[str, Stored]:
-  """Every tensor of the index; without an index, those of the only file."""
+def _located(
+  folder: epath.Path, problems: list[str]
+) -> tuple[dict[str, Stored], Callable[[str], bool]]:
+  """(every tensor of the index, `Folder.told`); without an index, of the only file."""
   if (folder / INDEX).exists():
     where = json_of(folder, INDEX, problems).get("weight_map")
     if not isinstance(where, dict) or not all(
       isinstance(name, str) for name in where.values()
     ):
-      problems.append(f"{INDEX} has no weight_map from keys to file names")
-      return {}
-    headers = _headers(folder, sorted(set(where.values())), problems)
-    return _indexed(where, headers, problems)
+      if not any(problem.startswith(INDEX) for problem in problems):
+        problems.append(f"{INDEX} has no weight_map from keys to file names")
+      return {}, lambda _: True
+    return _indexed(folder, where, problems)
   if (folder / SINGLE).exists():
-    return _headers(folder, [SINGLE], problems).get(SINGLE, {})
+    tensors, new = _header(folder, SINGLE)
+    problems += new
+    return tensors, functools.partial(_among, problems=new)
   others = sorted(
     p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth")
   )
   note = f"; {others} are pickles, which are never opened" if others else ""
+  parts = sum(path.suffix == ".safetensors" for path in folder.iterdir())
+  note += f"; only an index tells what {parts} .safetensors files hold" if parts else ""
   problems.append(f"there is neither {INDEX} nor {SINGLE}{note}")
-  return {}
+  return {}, lambda _: True
 
 
-def _headers(
-  folder: epath.Path, names: list[str], problems: list[str]
-) -> dict[str, dict[str, Stored]]:
-  found = {}
-  for name in names:
-    wrong = refusal(folder, name)
-    if not wrong and not name.endswith(".safetensors"):
-      wrong = f"{name} is no .safetensors file; others are never opened"
-    if wrong:
-      problems.append(wrong)
-      continue
-    found[name], new = safe.header(folder / name)
-    problems += new
-  return found
+def _header(folder: epath.Path, name: str) -> tuple[dict[str, Stored], list[str]]:
+  """(tensors, problems) of a file."""
+  wrong = refusal(folder, name)
+  if not wrong and not name.endswith(".safetensors"):
+    wrong = f"{name} is no .safetensors file; others are never opened"
+  return ({}, [wrong]) if wrong else safe.header(folder / name)
 
 
 def _indexed(
-  where: dict[str, str],
-  headers: dict[str, dict[str, Stored]],
-  problems: list[str],
-) -> dict[str, Stored]:
-  tensors = {}
+  folder: epath.Path, where: dict[str, str], problems: list[str]
+) -> tuple[dict[str, Stored], Callable[[str], bool]]:
+  """What is wrong with a file is told once, with how many tensors depend on it."""
+  tensors, wrong, keys = {}, {}, collections.defaultdict(list)
   for key, name in where.items():
-    if key in headers.get(name, {}):
-      tensors[key] = headers[name][key]
-    elif name in headers:
-      problems.append(f"{name} has no usable tensor {key!r}, which {INDEX} puts there")
-  for name, found in headers.items():
+    keys[name].append(key)
+  for name in sorted(keys):
+    found, new = _header(folder, name)
+    lost = [key for key in keys[name] if key not in found]
+    if new and not found:
+      new = [f"{problem} ({len(lost)} tensors depend on it)" for problem in new]
+    new += [
+      f"{name} has no usable tensor {key!r}, which {INDEX} puts there"
+      for key in lost
+      if not _among(key, new)
+    ]
     stray = [key for key in found if where.get(key) != name]
-    problems += [f"{name} has a tensor {key!r} that {INDEX} does not" for key in stray]
-  return tensors
+    new += [f"{name} has a tensor {key!r} that {INDEX} does not" for key in stray]
+    tensors |= {key: found[key] for key in keys[name] if key in found}
+    problems += new
+    wrong[name] = new
+  return tensors, lambda key: _among(key, wrong.get(where.get(key), []))
+
+
+def _among(key: str, problems: list[str]) -> bool:
+  """Whether one of a file's problems tells why it has no such tensor."""
+  whole = (" depend on it)", "a header", "the header", ": truncated: ")
+  return any(repr(key) in each or any(map(each.count, whole)) for each in problems)

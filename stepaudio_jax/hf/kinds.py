@@ -117,6 +117,9 @@ def kind(config: Mapping[str, Any], keys: Mapping[str, Any]) -> tuple[Kind, list
   if name in ("qwen2_audio", "qwen2_audio_encoder"):
     return _qwen_audio(config, keys, problems), problems
   if name == "step_audio_2" or "audio_encoder_config" in config:
+    if name not in (None, "step_audio_2"):
+      has = "though it has an audio_encoder_config, as only Step-Audio's have"
+      problems.append(f"config: model_type is {name!r}, not 'step_audio_2', {has}")
     return Kind("Step-Audio", table.PARTS, _step_audio(config, problems)), problems
   raise ValueError(
     f"model_type {name!r} is no kind that can be imported; the kinds are 'step_audio_2'"
@@ -192,8 +195,10 @@ def _text(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     ("norm_eps", "rms_norm_eps", config.get("rms_norm_eps")),
     ("rope_theta", "rope_theta", theta),
   ):
+    if value is None:
+      problems.append(f"config: {name} is missing")
     # JSON as Python reads it knows NaN, Infinity and integers beyond any float.
-    if type(value) not in (int, float) or not 0 < value < 1e30:
+    elif type(value) not in (int, float) or not 0 < value < 1e30:
       problems.append(f"config: {name} is {_said(value)}, not a positive number")
     else:
       found[field] = float(value)

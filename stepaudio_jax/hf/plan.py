@@ -179,7 +179,8 @@ def _take(
     tensor = folder.tensors.get(key)
     if tensor is None:
       count.missing += 1
-      problems.append(f"{name}: missing tensor {key}")
+      if not folder.told(key):
+        problems.append(f"{name}: missing tensor {key}")
       continue
     wanted = _wanted(entry, kind, size, folder)
     if tensor.shape != wanted:

@@ -55,7 +55,7 @@ def _tensors(
   path: epath.Path, rows: dict[str, Any], *, data: int, size: int
 ) -> tuple[dict[str, Stored], list[str]]:
   """`data` is where the tensors begin, `size` the file's length."""
-  tensors, spans, problems = {}, [], []
+  tensors, spans, problems, beyond = {}, [], [], []
   for key, row in rows.items():
     wrong = _malformed(row)
     if wrong:
@@ -67,11 +67,15 @@ def _tensors(
       what = f"{end - begin} bytes for {row['dtype']} {row['shape']}"
       problems.append(f"{path.name}: tensor {key!r}: {what}")
     elif data + end > size:
-      ends = f"tensor {key!r} ends at byte {data + end} of {size}"
-      problems.append(f"{path.name}: truncated: {ends}")
+      beyond.append((end, key))
     else:
       tensors[key] = tensor
       spans.append((begin, end, key))
+  if beyond:
+    end, key = max(beyond)
+    ends = f"tensor {key!r} ends at byte {data + end} of {size}"
+    count = f"{len(beyond)} of its {len(rows)} tensors are cut off"
+    problems.append(f"{path.name}: truncated: {ends}; {count}")
   return tensors, problems + (
     _overlaps(path, spans, size - data) if not problems else []
   )

@@ -122,8 +122,9 @@ class Tokenizer:
     missing = [name for name in _REQUIRED.values() if name not in self._markers]
     if missing:
       raise ValueError(
-        f"tokenizer {self.name!r} lacks the special tokens {missing}; for a plain "
-        "Qwen2.5 tokenizer load(…, extend_qwen=True) assigns them"
+        f"tokenizer {self.name!r} lacks the special tokens {missing}: name a folder "
+        "whose tokenizer has them (convert: --tokenizer DIR); a plain Qwen2.5's gets "
+        "them where Qwen2.5 itself is imported"
       )
     return Special(**{k: self._markers.get(n) for k, n in SPECIAL_NAMES.items()})
 

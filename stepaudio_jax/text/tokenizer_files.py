@@ -85,13 +85,11 @@ def added_token(token_id: int, content: str, special: bool = True) -> dict[str, 
 def read(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """(tokenizer.json, tokenizer_config.json) of a directory, parsed."""
   config_file = folder / "tokenizer_config.json"
-  config = (
-    json.loads(config_file.read_text(encoding="utf-8"))
-    if config_file.exists()
-    else CONFIG
-  )
+  config = _json(config_file) if config_file.exists() else CONFIG
   if (folder / "tokenizer.json").exists():
-    document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    document = _json(folder / "tokenizer.json")
+    if not isinstance(document.get("added_tokens"), list):
+      raise ValueError(f"{folder / 'tokenizer.json'} has no list of added_tokens")
   elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
     document = _from_merges(folder, config)
   else:
@@ -111,6 +109,17 @@ def read(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   return {**document, "added_tokens": [rows[i] for i in sorted(rows)]}, config
 
 
+def _json(path: epath.Path) -> dict[str, Any]:
+  """Raises ValueError: the file, named, is no JSON object."""
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"{path} is no JSON: {error}") from error
+  if not isinstance(found, dict):
+    raise ValueError(f"{path} is no JSON object")
+  return found
+
+
 def _from_merges(folder: epath.Path, config: dict[str, Any]) -> dict[str, Any]:
   """tokenizer.json made from Qwen2's older pair of files."""
   kind = config.get("tokenizer_class")
@@ -121,7 +130,7 @@ def _from_merges(folder: epath.Path, config: dict[str, Any]) -> dict[str, Any]:
     )
   lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
   merges = [line.split(" ") for line in lines if line and line[:8] != "#version"]
-  vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+  vocabulary = _json(folder / "vocab.json")
   return byte_level_document(vocabulary, merges, [], {"type": "NFC"})
 
 

@@ -262,7 +262,9 @@ def _plain_qwen() -> dict:
 
 def test_plain_qwen_gets_steps_ids(tmp_path):
   folder = _write(tmp_path, _plain_qwen())
-  with pytest.raises(ValueError, match=r"lacks .*BOT.*EOT.*audio_patch.*extend_qwen"):
+  with pytest.raises(
+    ValueError, match=r"lacks .*BOT.*EOT.*audio_patch.*--tokenizer DIR"
+  ):
     tokenizer_lib.load(folder)
   loaded = tokenizer_lib.load(folder, extend_qwen=True)
   assert loaded.special == tokenizer_lib.Special(
