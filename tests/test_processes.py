@@ -201,3 +201,15 @@ def test_the_launcher_hands_sigterm_on_to_all():
   heard = launcher.communicate(timeout=60)[1].splitlines()
   assert sorted(heard) == ["[0] saved", "[1] saved"]
   assert launcher.returncode == 0
+
+
+def test_a_command_that_is_not_there_is_one_line():
+  done = subprocess.run(
+    [*LAUNCHER, "--processes", "2", "--", "no-such-command"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stderr == "launch_local: there is no command 'no-such-command'\n"

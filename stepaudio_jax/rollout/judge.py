@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax import scoring, sharding
@@ -121,9 +122,32 @@ def _check(loaded: Any, encoder: Params, tokenizer: Tokenizer) -> None:
     raise ValueError(
       f"the reward model's encoder {theirs} is not the policy's {ours}: both must "
       "start from one pre-alignment, since they share the encoder's frames"
+      + _rounded(loaded.params["encoder"], encoder)
     )
   if loaded.tokenizer.vocabulary_size != tokenizer.vocabulary_size:
     raise ValueError(
       f"the reward model's tokenizer has {loaded.tokenizer.vocabulary_size} ids, the "
       f"policy's {tokenizer.vocabulary_size}"
     )
+
+
+def _rounded(theirs: Params, ours: Params) -> str:
+  """What to do where two encoders are one but for rounding; "" where they are not."""
+  half = [
+    jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), each)
+    for each in (theirs, ours)
+  ]
+  if len({tree.content_hash(each) for each in half}) > 1:
+    return ""
+  whole = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), theirs)
+  again = jax.tree.map(lambda x: x.astype(np.float32), half[0])
+  which = (
+    "reward model"
+    if tree.content_hash(whole) == tree.content_hash(again)
+    else ("policy")
+  )
+  return (
+    f". They are equal after rounding to bfloat16: the {which}'s was rounded, as by an "
+    "export or import with its default --dtype bfloat16. Export and import it again "
+    "with --dtype float32, or name the run itself"
+  )

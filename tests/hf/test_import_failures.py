@@ -150,6 +150,25 @@ def test_keep_refuses_layers_of_two_dtypes(source):
   assert f"'float32': '{key}'" in problem
 
 
+def test_a_model_type_of_another_is_told(source):
+  config = {**directories.NESTED, "model_type": "qwen3"}
+  (source / "config.json").write_text(json.dumps(config))
+  (problem,) = problems_of(source)
+  assert "config: model_type is 'qwen3', not 'step_audio_2'" in problem
+
+
+def test_what_is_missing_is_missing_and_no_more(source):
+  reconfigured(source, rms_norm_eps=None)
+  assert problems_of(source) == ["  config: rms_norm_eps is missing"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_broken_tokenizer_is_named(source, text):
+  (source / "tokenizer.json").write_text(text)
+  (problem,) = problems_of(source)
+  assert f"tokenizer: {source / 'tokenizer.json'} " in problem
+
+
 # ─── Names and links ──────────────────────────────────────────────────────────────────
 
 
