@@ -22,7 +22,7 @@ from experiments import recordings_page, recordings_sound
 from experiments import recordings_rows as rows_lib
 from experiments.stages import Stages
 from stepaudio_jax import evaluate, train
-from stepaudio_jax.core import errors, files
+from stepaudio_jax.core import errors, files, storage
 from stepaudio_jax.data.world.build import write_jsonl
 from stepaudio_jax.evals import recordings
 
@@ -39,6 +39,7 @@ def run(
   audio: Path, init: Path, workdir: Path, *, seed: int = 0, smoke: bool = False
 ) -> Path:
   """Runs every stage that is not done yet and returns the path of the page."""
+  storage.step_folder(init)  # an error here, not after minutes
   d = workdir
   settings = {"audio": str(audio), "init": str(init), "seed": seed, "smoke": smoke}
   stages = Stages(d, experiment="recordings", **settings)

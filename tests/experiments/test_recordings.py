@@ -36,3 +36,9 @@ def test_rows_to_page_and_again_without_doing_it_again(tmp_path, monkeypatch):
   assert recordings.run(audio, start, d, smoke=True).read_text() == said
   with pytest.raises(SystemExit, match="seed=0 \\(asked for: 1\\)"):
     recordings.run(audio, start, d, smoke=True, seed=1)
+
+
+def test_a_start_that_is_none_is_an_error_before_anything_is_written(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+    recordings.run(tmp_path, tmp_path / "start", tmp_path / "run")
+  assert not (tmp_path / "run").exists()
