@@ -68,7 +68,6 @@ _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
   *("head_chunks", "sampling.samples", "sampling.max_new_tokens"),
   *("heldout.prompts", "heldout.samples", "heldout.batch_size"),
-  "heldout.every_steps",
   *("checkpoint.every_steps", "checkpoint.keep"),
 )
 _SPEAKING = ("adaptor", "decoder")
