@@ -160,6 +160,9 @@ def export_(
   logs.say(f"{source}: parameters are read {how}")
   found = None
   if described:
+    lacking = [row.path for row in heads.ROWS if row.path not in held.shapes]
+    if lacking:
+      raise ValueError(f"{source}: its reward heads lack {lacking}; train them again")
     leaves = dict(held.read(row.path for row in heads.ROWS))
     found = heads.Heads(leaves, described)
   export.export(

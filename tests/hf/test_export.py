@@ -195,6 +195,7 @@ def test_a_reward_models_card_is_no_chat_models(tokenizer):
   assert "pipeline_tag" not in front(text)
   assert front(text)["tags"] == ["reward-model"]
   assert "generate" not in text
+  assert "wav_lens" not in text
   assert (
     "for each dimension, in this order: `overall`, `warmth`. `warmth` reads" in text
   )
@@ -203,6 +204,7 @@ def test_a_reward_models_card_is_no_chat_models(tokenizer):
   assert "\n\n## Tokens\n" in text
   assert "reward" not in other
   assert "model.generate(" in other
+  assert "wav_lens" in other
 
 
 def test_a_card_names_no_place_on_this_machine(tmp_path):

@@ -74,6 +74,19 @@ def test_the_files_are_what_the_format_says(reward_model, exported):
   assert tensors["rewards.gate.weight"].shape == (3, 96)
 
 
+def test_heads_of_an_earlier_shape_are_told(reward_model, tmp_path):
+  leaves = dict(storage.Leaves(reward_model).read())
+  del leaves["rewards/gate/kernel"]
+  sizes = {path: leaf.nbytes for path, leaf in leaves.items()}
+  storage.save_leaves(tmp_path / "old", sizes, iter(leaves.items()))
+  workdirs.describe(
+    tmp_path / "old", exports.SIZE, workdirs.load_tokenizer(reward_model)
+  )
+  workdirs.describe_rewards(tmp_path / "old", DIMENSIONS, [])
+  with pytest.raises(ValueError, match=r"heads lack \['rewards/gate/kernel'\]"):
+    convert.export_(tmp_path / "old", tmp_path / "hf")
+
+
 def test_the_card_says_what_it_is(exported):
   """The example in Python runs, from beside the folder."""
   text = (exported / "README.md").read_text()
