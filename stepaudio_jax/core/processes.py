@@ -44,8 +44,10 @@ def start() -> None:
   known = _known(os.environ)
   if known is None:
     return
-  # Of the CPU's collectives only these work between processes.
+  # Of the CPU's collectives only these work between processes. They wait for each other
+  # in the order in which they come: two programs at once may wait for ever.
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
   jax.distributed.initialize(
     **known,
     heartbeat_timeout_seconds=_SILENCE_S,
