@@ -142,7 +142,7 @@ def main() -> None:
   jax_config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
   sizes.SIZES["tiny"] = tones.LITTLE
   teller = Teller(workdir.with_suffix(".phases"))
-  teller.announce(Actor, "_sampled", "sample")
+  teller.announce(Actor, "begun", "sample")
   teller.announce(steps, "finite", "update")  # while the update is still computed
   # orbax writes the arrays, then their names, and renames the folder when all is there
   named = lambda path, *args: path.name == "_METADATA"  # noqa: E731

@@ -11,11 +11,11 @@ from configs import sft
 from stepaudio_jax import (
   convert,
   generate,
+  learner,
   meshes,
   origins,
   sharding,
   train,
-  train_rl,
   workdirs,
 )
 from stepaudio_jax.checkpoint import Checkpoints
@@ -142,7 +142,7 @@ def test_policy_gradients_start_from_float32_too(imported):
     dict.fromkeys(step_audio.PARTS, np.float32),
   )
   params = workdirs.load_params(imported, place=place)
-  state = train_rl.initial_state(c, params, optax.adam(1e-3), NoCritic)
+  state = learner.initial_state(c, params, optax.adam(1e-3), NoCritic)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.frozen))}
   assert dtypes == {np.dtype(np.float32)}
 

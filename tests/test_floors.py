@@ -24,6 +24,7 @@ FLOORS = (
   }
   | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
   {"steps", "origins", "evals", "rollout", "preemption"},
+  {"learner"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
   | {"report", "inspect"},
 )

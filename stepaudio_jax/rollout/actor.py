@@ -25,7 +25,7 @@ from stepaudio_jax.data import packing
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout import said as said_lib
-from stepaudio_jax.rollout.said import Said
+from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.scorer import Scorer, Scores
 from stepaudio_jax.text.tokenizer import Tokenizer
 
@@ -56,18 +56,15 @@ class Played:
   What is on the host is of this process's prompts, what is on devices of all.
 
   Attributes:
-    rollout: on the host.
+    drawn: on the host.
     replies: the same on the devices, behind their prompts.
-    texts, scores: on the host.
     experience: without advantages.
     entropy_BT: nats before each token.
     seconds: of sampling, scoring and measuring.
   """
 
-  rollout: Rollout
+  drawn: Drawn
   replies: Replies | PackedReplies
-  texts: list[Said]
-  scores: Scores
   experience: Experience
   entropy_BT: Array
   seconds: dict[str, float]
@@ -121,39 +118,17 @@ class Actor:
       FloatingPointError: log-probabilities that are not finite; the ids are named.
     """
     clocks = [time.perf_counter()]
-    rollout = self._sampled(params, prompts, rng)
-    if not np.isfinite(rollout.logprob_BT).all():
-      names = [row["id"] for row in rows]
-      raise FloatingPointError(f"the policy's logits are not finite on {names}")
+    rollout = self.read(self.begun(params, prompts, rng))
     clocks.append(time.perf_counter())
-    texts = said_lib.said(rollout, self._tokenizer)
-    scores = self._scorer(prompts, rows, texts)
+    drawn = self.scored(prompts, rows, rollout)
     clocks.append(time.perf_counter())
-    replies = sharding.put(self._laid(prompts, rollout), self._mesh)
-    experience, entropy_BT = self._experience(params, replies, rollout, scores)
-    clocks.append(time.perf_counter())
-    parts = ("sample_s", "score_s", "measure_s")
+    played = self.measured(params, drawn)
+    parts = ("sample_s", "score_s")
     seconds = dict(zip(parts, np.diff(clocks).tolist(), strict=True))
-    return Played(rollout, replies, texts, scores, experience, entropy_BT, seconds)
+    return dataclasses.replace(played, seconds=seconds | played.seconds)
 
-  def whole(self, played: Played) -> Played:
-    """The same with all processes' replies, on the host; each of them must ask."""
-    if jax.process_count() == 1:
-      return played
-    seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
-    told = (played.scores.reward_BC, played.scores.weight_BC)
-    rollout, told, seen = processes.gathered((played.rollout, told, seen))
-    scores = dataclasses.replace(played.scores, reward_BC=told[0], weight_BC=told[1])
-    return dataclasses.replace(
-      played,
-      rollout=rollout,
-      texts=said_lib.said(rollout, self._tokenizer),
-      scores=scores,
-      experience=seen[0],
-      entropy_BT=seen[1],
-    )
-
-  def _sampled(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
+  def begun(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
+    """Replies that the devices are at work on; `read` waits for them."""
     special, mesh = self._tokenizer.special, self._drawing_mesh
     given = self._moved(sharding.put(prompts, self._mesh), mesh)
     policy_ = self._drawn_from({part: params[part] for part in _PARTS})
@@ -169,7 +144,55 @@ class Actor:
         temperature=self._sampling.temperature,
         copies=self._sampling.samples,
       )
-    return sharding.own(self._moved(rollout, self._mesh), self._mesh)
+    return self._moved(rollout, self._mesh)
+
+  def read(self, rollout: Rollout) -> Rollout:
+    """The replies to this process's prompts, on the host."""
+    return sharding.own(rollout, self._mesh)
+
+  def scored(
+    self, prompts: Batch, rows: Sequence[Mapping[str, Any]], rollout: Rollout
+  ) -> Drawn:
+    """Replies on the host with their texts and rewards.
+
+    Raises:
+      FloatingPointError: log-probabilities that are not finite; the ids are named.
+    """
+    if not np.isfinite(rollout.logprob_BT).all():
+      names = [row["id"] for row in rows]
+      raise FloatingPointError(f"the policy's logits are not finite on {names}")
+    texts = said_lib.said(rollout, self._tokenizer)
+    return Drawn(prompts, rows, rollout, texts, self._scorer(prompts, rows, texts))
+
+  def measured(self, params: Params, drawn: Drawn) -> Played:
+    """Replies with what the policy, its critic and the reference say of each token."""
+    clock = time.perf_counter()
+    replies = sharding.put(self._laid(drawn.prompts, drawn.rollout), self._mesh)
+    told = (drawn.rollout, drawn.scores)
+    experience, entropy_BT = self._experience(params, replies, *told)
+    seconds = {"measure_s": time.perf_counter() - clock}
+    return Played(drawn, replies, experience, entropy_BT, seconds)
+
+  def whole(self, played: Played) -> Played:
+    """The same with all processes' replies, on the host; each of them must ask.
+
+    Prompts and the rows behind them stay this process's own.
+    """
+    if jax.process_count() == 1:
+      return played
+    drawn, scores = played.drawn, played.drawn.scores
+    seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
+    told = (scores.reward_BC, scores.weight_BC)
+    rollout, told, seen = processes.gathered((drawn.rollout, told, seen))
+    drawn = dataclasses.replace(
+      drawn,
+      rollout=rollout,
+      texts=said_lib.said(rollout, self._tokenizer),
+      scores=dataclasses.replace(scores, reward_BC=told[0], weight_BC=told[1]),
+    )
+    return dataclasses.replace(
+      played, drawn=drawn, experience=seen[0], entropy_BT=seen[1]
+    )
 
   def _moved(self, rows: Any, mesh: jax.sharding.Mesh) -> Any:
     """Rows shared out over the one mesh or the other."""

@@ -16,11 +16,12 @@ _SPREAD = 1e-4  # rewards of a group that differ by less have no spread
 
 def summary(played: Played, group: int) -> dict[str, float]:
   """Rewards by dimension, KL to the reference, entropy, lengths, agreement."""
-  e, scores, rollout = played.experience, played.scores, played.rollout
+  e, drawn = played.experience, played.drawn
+  scores, rollout = drawn.scores, drawn.rollout
   mean = lambda x_BT: float(masked.ratio(masked.mean(x_BT, e.mask_BT)))  # noqa: E731
   by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, _SPREAD)
   tokens_B = rollout.mask_BT.sum(axis=1)
-  unclosed = [text.answer is None for text in played.texts]
+  unclosed = [text.answer is None for text in drawn.texts]
   agreed = agreement.agreement(e.sampler_BT, e.old_BT, e.mask_BT)
   out = {
     f"reward/{name}/{kind}": float(value_C[k])
@@ -47,10 +48,11 @@ def rows(step: int, asked: Sequence[Any], played: Played, prompts: int) -> list[
     asked: the dialogue rows of all prompts.
     played: with advantages, or all 0 where nobody trains on them.
   """
-  e, scores = played.experience, played.scores
-  copies = len(played.texts) // len(asked)
+  e, drawn = played.experience, played.drawn
+  scores = drawn.scores
+  copies = len(drawn.texts) // len(asked)
   kept = min(prompts, len(asked)) * copies
-  mask_BT = played.rollout.mask_BT
+  mask_BT = drawn.rollout.mask_BT
   count_B = np.maximum(mask_BT.sum(axis=1), 1)
   norm_BC = np.asarray(dimensions.normalised(e.reward_BC, copies, _SPREAD))
   kl_BT = np.where(mask_BT, kl(e.old_BT, e.reference_BT, "k3"), 0.0)
@@ -68,7 +70,7 @@ def rows(step: int, asked: Sequence[Any], played: Played, prompts: int) -> list[
     "kl": kl_BT.sum(axis=1) / count_B,
     "entropy": np.asarray(played.entropy_BT).sum(axis=1) / count_B,
   }
-  return said.rows(step, asked[:prompts], played.rollout, played.texts[:kept], shown)
+  return said.rows(step, asked[:prompts], drawn.rollout, drawn.texts[:kept], shown)
 
 
 def _finite_mean(x_B: np.ndarray) -> float:

@@ -1,0 +1,135 @@
+"""The learning half of a policy-gradient run: its state, advantages and updates.
+
+The other half plays: rollout/ asks, samples and scores.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from stepaudio_jax import optim, policy, sharding, steps
+from stepaudio_jax.core.types import (
+  Experience,
+  PackedReplies,
+  Params,
+  Replies,
+  TrainState,
+)
+from stepaudio_jax.models import heads
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rl.parts.kl import kl
+
+SPEAKING = ("adaptor", "decoder")
+OFFLOADS = ("optimiser", "reference")
+
+# (state, replies, experience, step, ids) → (state, values)
+Update = Callable[
+  [TrainState, Replies | PackedReplies, Experience, int, Sequence[str]],
+  tuple[TrainState, dict[str, float]],
+]
+
+
+def optimiser(c: ConfigDict, algorithm: ModuleType) -> optax.GradientTransformation:
+  """The policy's, and beside it the critic's own."""
+  updates = c.total_steps * c.epochs * c.minibatches
+  ours = optim.optimiser(c.optim, updates)
+  if not algorithm.CRITIC:
+    return ours
+  both = {"policy": ours, "critic": optim.optimiser(c.critic_optim, updates)}
+  return optax.partition(both, _owners)
+
+
+def _owners(params: Params) -> dict[str, str]:
+  return {name: "critic" if name == "critic" else "policy" for name in params}
+
+
+def initial_state(
+  c: ConfigDict,
+  loaded: Params,
+  tx: optax.GradientTransformation,
+  algorithm: ModuleType,
+) -> TrainState:
+  """The policy of `c.init`; a critic starts as its copy with a value head."""
+  params = {**speaking(loaded), "encoder": loaded["encoder"]}
+  key = jax.random.key(c.seed)
+  if algorithm.CRITIC:
+    scale = loaded["decoder"]["norm"]["scale"]
+    everywhere = sharding.replicated(scale.sharding.mesh)
+    make = functools.partial(heads.init_value, width=scale.shape[-1])
+    value = jax.jit(make, out_shardings=everywhere)(key)
+    # Its own copy: a step overwrites both.
+    params["critic"] = {**jax.tree.map(jnp.copy, speaking(loaded)), "value": value}
+  trained = [part for part in params if part != "encoder"]
+  offload = "optimiser" in sharding.offloads(c.offload, OFFLOADS)
+  return steps.initial_state(params, trained, tx, key, offload=offload)
+
+
+def speaking(params: Params) -> Params:
+  return {part: params[part] for part in SPEAKING}
+
+
+def advised(c: ConfigDict, algorithm: ModuleType, experience: Experience) -> Experience:
+  """With the algorithm's advantages; a KL in the reward is added to each token's."""
+  extra = {}
+  if c.kl.where == "reward":
+    k1_BT = kl(experience.old_BT, experience.reference_BT, "k1")
+    extra["kl_reward_BT"] = -c.kl.beta * k1_BT
+  return algorithm.advantages(
+    experience, group=c.sampling.samples, **_hyper(c), **extra
+  )
+
+
+def updater(
+  c: ConfigDict,
+  model: StepAudio,
+  algorithm: ModuleType,
+  tx: optax.GradientTransformation,
+  like: TrainState,
+) -> Update:
+  """What makes epochs × minibatches updates of one rollout.
+
+  Args:
+    like: a state that lies as the states are to lie.
+  """
+  loss_fn = policy.policy_loss(
+    model,
+    algorithm,
+    _hyper(c),
+    estimator=c.kl.estimator,
+    aggregation=c.aggregation,
+    temperature=c.sampling.temperature,
+  )
+  one = functools.partial(
+    steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
+  )
+  step_fn = steps.jitted(one, like)
+  beta = c.kl.beta if c.kl.where == "loss" else 0.0
+
+  def update(
+    state: TrainState,
+    replies: Replies | PackedReplies,
+    experience: Experience,
+    step: int,
+    ids: Sequence[str],
+  ) -> tuple[TrainState, dict[str, float]]:
+    whole = policy.grouped(replies, experience, beta)
+    found = []
+    for part in range(c.epochs * c.minibatches):
+      first = part % c.minibatches
+      some = jax.tree.map(lambda x, a=first: x[a :: c.minibatches], whole)
+      state, scalars = step_fn(state, some)
+      found.append(steps.finite(scalars, step, ids))
+    return state, {name: np.mean([row[name] for row in found]) for name in found[0]}
+
+  return update
+
+
+def _hyper(c: ConfigDict) -> dict[str, Any]:
+  return {name: value for name, value in c.algorithm.items() if name != "name"}
