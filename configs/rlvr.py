@@ -44,6 +44,15 @@ def get_config(arg: str = "") -> ConfigDict:
     "max_new_tokens": 48 if tiny else 10240,
     "temperature": 1.0,
   }
+  c.rollout = {
+    "refill_rounds": 0,  # rounds in which groups without spread are replaced; 0: none
+    "overlap": False,  # replies of the next step are begun before the update
+    "max_age": 0,  # steps learnt since a reply that is trained on
+  }
+  c.gate = {  # sampler against trainer; 0: off
+    "max_abs": 0.0 if large else 1e-3,
+    "min_pearson": 0.995 if large else 0.0,
+  }
   c.rewards = ConfigDict()
   c.rewards.rules = {
     "audio": {"accuracy": 0.8, "think_format": 0.2},

@@ -32,8 +32,10 @@ from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import step_audio
-from stepaudio_jax.rollout import heldout, keys, summary
+from stepaudio_jax.rollout import heldout, keys, summary, waiting
 from stepaudio_jax.rollout.actor import Actor, Packing, Sampling
+from stepaudio_jax.rollout.collector import Collecting, Collector
+from stepaudio_jax.rollout.gate import Gate
 from stepaudio_jax.rollout.judge import LearnedJudge
 from stepaudio_jax.rollout.scorer import Scorer
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -100,6 +102,15 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   actor = player(
     Sampling(**c.sampling), packing(c, mesh, c.minibatches * c.microbatches)
   )
+  collector = Collector(
+    actor,
+    feed,
+    batches,
+    Collecting(**c.rollout),
+    seed=c.seed,
+    prompts=c.prompts_per_step,
+  )
+  gate = Gate(**c.gate)
   exam = heldout.Exam(
     open_prompts(c.heldout.split),
     c.heldout.prompts,
@@ -116,7 +127,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
   if saved.begun(c.total_steps):
     state, position = saved.restore(state)
-    batches.set_state(position)
+    batches.set_state(position["data"])
+    waiting.load(collector, workdir, position["waiting"])
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
   start = int(state.step) // (c.epochs * c.minibatches)
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
@@ -140,27 +152,33 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       exams.write(exam.rows(state.params, 0, c.seed))
     for step in range(start + 1, c.total_steps + 1):
       clock = time.perf_counter()
-      prompts, ids = next(batches)
-      rng = jax.random.fold_in(jax.random.key(c.seed), step)
-      asked = [feed.row(name) for name in ids]
-      played = actor.play(state.params, prompts, processes.part(asked), rng)
-      learned = dataclasses.replace(played, experience=advantages(played.experience))
-      state, values = update(state, learned.replies, learned.experience, step, ids)
-      values |= summary.summary(actor.whole(played), c.sampling.samples)
+      found = collector.next(state.params, step)
+      played = actor.whole(found.played, found.asked)
+      agreed = gate.check(step, played)
+      collector.begin_next(state.params, step + 1)
+      learned = advantages(found.played.experience)
+      ids = [row["id"] for row in found.asked]
+      state, values = update(state, found.played.replies, learned, step, ids)
+      values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
+      values |= summary.summary(played, c.sampling.samples) | found.counts
       values |= {"data/skipped": len(feed.skipped)}
-      values |= packs.padding(played.replies)
+      values |= packs.padding(found.played.replies)
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        samples.write(summary.rows(step, asked, actor.whole(learned), c.log.prompts))
+        told = dataclasses.replace(found.played, experience=learned)
+        told = actor.whole(told, found.asked)
+        samples.write(summary.rows(step, told, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)
       if leaving or saved.due(step, c.total_steps):
         for journal in (metrics, samples, exams):
           journal.flush()
-        saved.save(step, state, batches.get_state())
+        collector.settle(state.params, step + 1)
+        kept = waiting.save(collector, workdir, step, c.checkpoint.keep + 1)
+        saved.save(step, state, {"data": batches.get_state(), "waiting": kept})
       if leaving:
         saved.wait()
         preemption.leave(step, workdir)

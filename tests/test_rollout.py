@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stepaudio_jax.core.types import Rollout
-from stepaudio_jax.rollout import heldout, judge, said, scorer
+from stepaudio_jax.rollout import drawn, heldout, judge, scorer
+from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.text import chat, tokenizer
 from tests import small
@@ -96,10 +97,12 @@ def test_rows_name_their_prompt_and_leave_out_what_was_not_sampled():
   )
   asked = [{"id": "a#0", "dialogue_id": "a"}]
   shown = {"objective": np.asarray([0.5, np.nan]), "reward": {"x": np.arange(2)}}
-  first, second = said.rows(3, asked, rollout, [RIGHT, OPEN], shown)
+  scores = scorer.Scores(("x",), np.zeros((2, 1)), np.ones((2, 1)))
+  replies = Drawn(asked, rollout, [RIGHT, OPEN], scores, np.asarray([2, 1]))
+  first, second = drawn.rows(3, replies, shown)
   assert first["token_ids"] == [5, 6] and second["logprobs"] == [-0.5]  # noqa: PT018
   assert (first["sample"], second["sample"]) == (0, 1)
-  assert second["policy_version"] == 2
+  assert (first["policy_version"], second["policy_version"]) == (2, 1)
   assert second["dialogue_id"] == "a"
   assert (first["objective"], second["objective"]) == (0.5, None)
   assert second["reward"] == {"x": 1.0}

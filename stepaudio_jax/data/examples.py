@@ -131,13 +131,21 @@ class Examples:
     Its messages end with the turn to be learned; those of a prompt end before it, and
     that turn is "reference" where the data has one.
     """
-    if example_id not in self._by_id:
-      some = sorted(self._by_id)[:5]
-      raise KeyError(f"no example {example_id!r} among {len(self._by_id)}: {some}, …")
-    source, index = self._by_id[example_id]
+    source, index = self.place(example_id)
     entry = self._entries[source][index]
     dialogue = self._corpus.sample(source, entry.place)
     return expanded(dialogue.row, self._rendering)[entry.turn]
+
+  def place(self, example_id: str) -> tuple[int, int]:
+    """(source, index) of an example.
+
+    Raises:
+      KeyError: there is none of that id.
+    """
+    if example_id not in self._by_id:
+      some = sorted(self._by_id)[:5]
+      raise KeyError(f"no example {example_id!r} among {len(self._by_id)}: {some}, …")
+    return self._by_id[example_id]
 
   def load(self, source: int, index: int) -> Example:
     """An example with its frames."""

@@ -24,6 +24,7 @@ from stepaudio_jax.core.types import (
 from stepaudio_jax.data import packing
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import said as said_lib
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.scorer import Scorer, Scores
@@ -60,6 +61,7 @@ class Played:
     replies: the same on the devices, behind their prompts.
     experience: without advantages.
     entropy_BT: nats before each token.
+    version: steps that the measured policy has learnt from.
     seconds: of sampling, scoring and measuring.
   """
 
@@ -67,6 +69,7 @@ class Played:
   replies: Replies | PackedReplies
   experience: Experience
   entropy_BT: Array
+  version: int
   seconds: dict[str, float]
 
 
@@ -93,7 +96,7 @@ class Actor:
     drawing_mesh: jax.sharding.Mesh | None = None,
   ):
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
-    self._model, self._tokenizer, self._scorer = model, tokenizer, scorer
+    self._model, self.tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
     self._measured = jax.jit(functools.partial(policy.measured, **known))
@@ -106,6 +109,7 @@ class Actor:
     prompts: Batch,
     rows: Sequence[Mapping[str, Any]],
     rng: Array,
+    version: int = 0,
   ) -> Played:
     """Samples replies, scores them, and measures them under policy and reference.
 
@@ -113,6 +117,7 @@ class Actor:
       params: the policy's, and "critic" where there is one.
       prompts: on the host, a prompt a row; this process's.
       rows: the dialogue rows behind them.
+      version: steps that the policy has learnt from.
 
     Raises:
       FloatingPointError: log-probabilities that are not finite; the ids are named.
@@ -120,16 +125,16 @@ class Actor:
     clocks = [time.perf_counter()]
     rollout = self.read(self.begun(params, prompts, rng))
     clocks.append(time.perf_counter())
-    drawn = self.scored(prompts, rows, rollout)
+    drawn = self.scored(prompts, rows, rollout, version)
     clocks.append(time.perf_counter())
-    played = self.measured(params, drawn)
+    played = self.measured(params, prompts, drawn, version)
     parts = ("sample_s", "score_s")
     seconds = dict(zip(parts, np.diff(clocks).tolist(), strict=True))
     return dataclasses.replace(played, seconds=seconds | played.seconds)
 
   def begun(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
     """Replies that the devices are at work on; `read` waits for them."""
-    special, mesh = self._tokenizer.special, self._drawing_mesh
+    special, mesh = self.tokenizer.special, self._drawing_mesh
     given = self._moved(sharding.put(prompts, self._mesh), mesh)
     policy_ = self._drawn_from({part: params[part] for part in _PARTS})
     with sharding.over(mesh):
@@ -151,7 +156,11 @@ class Actor:
     return sharding.own(rollout, self._mesh)
 
   def scored(
-    self, prompts: Batch, rows: Sequence[Mapping[str, Any]], rollout: Rollout
+    self,
+    prompts: Batch,
+    rows: Sequence[Mapping[str, Any]],
+    rollout: Rollout,
+    version: int,
   ) -> Drawn:
     """Replies on the host with their texts and rewards.
 
@@ -161,37 +170,48 @@ class Actor:
     if not np.isfinite(rollout.logprob_BT).all():
       names = [row["id"] for row in rows]
       raise FloatingPointError(f"the policy's logits are not finite on {names}")
-    texts = said_lib.said(rollout, self._tokenizer)
-    return Drawn(prompts, rows, rollout, texts, self._scorer(prompts, rows, texts))
+    texts = said_lib.said(rollout, self.tokenizer)
+    scores = self._scorer(prompts, rows, texts)
+    return Drawn(rows, rollout, texts, scores, np.full(len(texts), version, np.int32))
 
-  def measured(self, params: Params, drawn: Drawn) -> Played:
-    """Replies with what the policy, its critic and the reference say of each token."""
+  def measured(
+    self, params: Params, prompts: Batch, drawn: Drawn, version: int
+  ) -> Played:
+    """Replies with what the policy, its critic and the reference say of each token.
+
+    Args:
+      version: steps that the policy has learnt from.
+    """
     clock = time.perf_counter()
-    replies = sharding.put(self._laid(drawn.prompts, drawn.rollout), self._mesh)
+    replies = self.laid_out(prompts, drawn.rollout)
     told = (drawn.rollout, drawn.scores)
     experience, entropy_BT = self._experience(params, replies, *told)
     seconds = {"measure_s": time.perf_counter() - clock}
-    return Played(drawn, replies, experience, entropy_BT, seconds)
+    return Played(drawn, replies, experience, entropy_BT, version, seconds)
 
-  def whole(self, played: Played) -> Played:
+  def laid_out(self, prompts: Batch, rollout: Rollout) -> Replies | PackedReplies:
+    """Replies on the devices, behind their prompts."""
+    return self.put(self._laid(prompts, rollout))
+
+  def put(self, rows: Any) -> Any:
+    """Host arrays of this process's rows, on the devices."""
+    return sharding.put(rows, self._mesh)
+
+  def whole(self, played: Played, asked: Sequence[Mapping[str, Any]]) -> Played:
     """The same with all processes' replies, on the host; each of them must ask.
 
-    Prompts and the rows behind them stay this process's own.
+    Args:
+      asked: the dialogue rows behind all of their prompts.
     """
     if jax.process_count() == 1:
       return played
-    drawn, scores = played.drawn, played.drawn.scores
     seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
-    told = (scores.reward_BC, scores.weight_BC)
-    rollout, told, seen = processes.gathered((drawn.rollout, told, seen))
-    drawn = dataclasses.replace(
-      drawn,
-      rollout=rollout,
-      texts=said_lib.said(rollout, self._tokenizer),
-      scores=dataclasses.replace(scores, reward_BC=told[0], weight_BC=told[1]),
-    )
+    experience, entropy_BT = processes.gathered(seen)
     return dataclasses.replace(
-      played, drawn=drawn, experience=seen[0], entropy_BT=seen[1]
+      played,
+      drawn=drawn_lib.everyones(played.drawn, asked, self.tokenizer),
+      experience=experience,
+      entropy_BT=entropy_BT,
     )
 
   def _moved(self, rows: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -237,7 +257,7 @@ class Actor:
       replies,
       self._packing.packs,
       self._packing.row_tokens,
-      self._tokenizer.special.pad,
+      self.tokenizer.special.pad,
       agreed=processes.largest,
     )
 

@@ -1,4 +1,4 @@
-"""Sampled and scored replies on the host, before anything is measured of them."""
+"""Sampled and scored replies on the host, and the rows that a run keeps of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,32 @@ from typing import Any
 import jax
 import numpy as np
 
-from stepaudio_jax.core.types import Batch, Rollout
+from stepaudio_jax.core import processes
+from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.rollout import said
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.rollout.scorer import Scores
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+# Rewards of a group that differ by less have no spread: nothing is learnt from it.
+SPREAD = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """Replies to this process's prompts, those to a prompt (its group) behind each other.
+  """Replies to prompts, those to a prompt (its group) behind each other.
 
   Attributes:
-    prompts: a prompt a row.
-    asked: the dialogue rows behind them.
+    asked: the dialogue rows behind the prompts.
     rollout, texts, scores: of the replies.
+    version_B: int32, steps that the policy had learnt from when it gave the reply.
   """
 
-  prompts: Batch
   asked: Sequence[Mapping[str, Any]]
   rollout: Rollout
   texts: Sequence[Said]
   scores: Scores
+  version_B: np.ndarray
 
   @property
   def copies(self) -> int:
@@ -38,35 +44,83 @@ def chosen(drawn: Drawn, groups: Sequence[int]) -> Drawn:
   """The prompts of those numbers, in that order, with their replies."""
   copies = drawn.copies
   rows = [group * copies + k for group in groups for k in range(copies)]
-  scores = dataclasses.replace(
-    drawn.scores,
-    reward_BC=drawn.scores.reward_BC[rows],
-    weight_BC=drawn.scores.weight_BC[rows],
-  )
-  return Drawn(
-    jax.tree.map(lambda x: x[list(groups)], drawn.prompts),
-    [drawn.asked[group] for group in groups],
-    jax.tree.map(lambda x: x[rows], drawn.rollout),
-    [drawn.texts[row] for row in rows],
-    scores,
-  )
+  arrays = jax.tree.map(lambda x: x[rows], _arrays(drawn))
+  asked = [drawn.asked[group] for group in groups]
+  return _with(drawn, asked, [drawn.texts[row] for row in rows], arrays)
 
 
 def joined(parts: Sequence[Drawn]) -> Drawn:
-  """The parts behind each other; prompts and replies are of equal widths in all."""
+  """The parts behind each other."""
+  arrays = jax.tree.map(lambda *x: np.concatenate(x), *map(_arrays, parts))
+  asked = [row for part in parts for row in part.asked]
+  texts = [text for part in parts for text in part.texts]
+  return _with(parts[0], asked, texts, arrays)
 
-  def behind(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *x: np.concatenate(x), *trees)
 
-  scores = dataclasses.replace(
-    parts[0].scores,
-    reward_BC=behind([part.scores.reward_BC for part in parts]),
-    weight_BC=behind([part.scores.weight_BC for part in parts]),
-  )
-  return Drawn(
-    behind([part.prompts for part in parts]),
-    [row for part in parts for row in part.asked],
-    behind([part.rollout for part in parts]),
-    [text for part in parts for text in part.texts],
-    scores,
-  )
+def everyones(
+  drawn: Drawn, asked: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
+) -> Drawn:
+  """Replies of all processes, each of which must ask.
+
+  Args:
+    asked: the rows behind all of their prompts.
+  """
+  if jax.process_count() == 1:
+    return drawn
+  arrays = processes.gathered(_arrays(drawn))
+  return _with(drawn, asked, said.said(arrays[0], tokenizer), arrays)
+
+
+def with_spread(drawn: Drawn) -> list[int]:
+  """Numbers of the groups whose objectives differ; what is missing does not count."""
+  objective_BG = drawn.scores.objective_B.reshape(-1, drawn.copies)
+  least_B = np.where(np.isfinite(objective_BG), objective_BG, np.inf).min(1)
+  most_B = np.where(np.isfinite(objective_BG), objective_BG, -np.inf).max(1)
+  return np.flatnonzero(most_B - least_B > SPREAD).tolist()
+
+
+def rows(step: int, drawn: Drawn, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Rollout rows (system.md), one a reply.
+
+  Args:
+    step: of the update that reads them.
+    shown: what else is kept: {name: [B] numbers, or {dimension: [B] numbers}}.
+  """
+  rollout, copies = drawn.rollout, drawn.copies
+  return [
+    {
+      "step": step,
+      "policy_version": int(drawn.version_B[index]),
+      "prompt_id": drawn.asked[index // copies]["id"],
+      "dialogue_id": drawn.asked[index // copies]["dialogue_id"],
+      "sample": index % copies,
+      **dataclasses.asdict(text),
+      "token_ids": rollout.token_BT[index][rollout.mask_BT[index]].tolist(),
+      "logprobs": [
+        round(float(x), 6) for x in rollout.logprob_BT[index][rollout.mask_BT[index]]
+      ],
+      "truncated": bool(rollout.truncated_B[index]),
+      **{name: _of(value, index) for name, value in shown.items()},
+    }
+    for index, text in enumerate(drawn.texts)
+  ]
+
+
+def _of(value: Any, index: int) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _of(one, index) for name, one in value.items()}
+  one = float(value[index])
+  return round(one, 6) if np.isfinite(one) else None  # JSON has no NaN
+
+
+def _arrays(drawn: Drawn) -> tuple[Rollout, np.ndarray, np.ndarray, np.ndarray]:
+  scores = drawn.scores
+  return drawn.rollout, scores.reward_BC, scores.weight_BC, drawn.version_B
+
+
+def _with(
+  like: Drawn, asked: Sequence[Any], texts: Sequence[Said], arrays: tuple
+) -> Drawn:
+  rollout, reward_BC, weight_BC, version_B = arrays
+  scores = dataclasses.replace(like.scores, reward_BC=reward_BC, weight_BC=weight_BC)
+  return Drawn(asked, rollout, texts, scores, version_B)

@@ -44,8 +44,8 @@ class Exam:
       prompts = self._feed.batch([[place] for place in own], first_number=0)
       # Training folds in its steps, which begin at 1.
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
-      played = self._actor.play(params, prompts, processes.part(asked), rng)
-      out += summary.rows(step, asked, self._actor.whole(played), len(asked))
+      played = self._actor.play(params, prompts, processes.part(asked), rng, step)
+      out += summary.rows(step, self._actor.whole(played, asked), len(asked))
     return out
 
 

@@ -12,6 +12,8 @@ _KEYS = (
   *("init", "reference", "reward_model"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
+  *("rollout.refill_rounds", "rollout.overlap", "rollout.max_age"),
+  *("gate.max_abs", "gate.min_pearson"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
   *(
     f"{name}.{axis}" for name in ("mesh", "sampling_mesh") for axis in meshes.MESH_AXES

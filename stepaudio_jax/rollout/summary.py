@@ -1,34 +1,30 @@
 """What a step's replies look like, as numbers to be logged."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from stepaudio_jax.core import masked
-from stepaudio_jax.rl.parts import agreement, dimensions
+from stepaudio_jax.rl.parts import dimensions
 from stepaudio_jax.rl.parts.kl import kl
-from stepaudio_jax.rollout import said
+from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout.actor import Played
-
-_SPREAD = 1e-4  # rewards of a group that differ by less have no spread
+from stepaudio_jax.rollout.drawn import SPREAD
 
 
 def summary(played: Played, group: int) -> dict[str, float]:
-  """Rewards by dimension, KL to the reference, entropy, lengths, agreement."""
+  """Rewards by dimension, KL to the reference, entropy, lengths."""
   e, drawn = played.experience, played.drawn
   scores, rollout = drawn.scores, drawn.rollout
   mean = lambda x_BT: float(masked.ratio(masked.mean(x_BT, e.mask_BT)))  # noqa: E731
-  by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, _SPREAD)
+  by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, SPREAD)
   tokens_B = rollout.mask_BT.sum(axis=1)
   unclosed = [text.answer is None for text in drawn.texts]
-  agreed = agreement.agreement(e.sampler_BT, e.old_BT, e.mask_BT)
   out = {
     f"reward/{name}/{kind}": float(value_C[k])
     for kind, value_C in by_name.items()
     for k, name in enumerate(scores.names)
   }
-  out |= {f"train/agreement_{name}": float(x) for name, x in agreed.items()}
   return out | {
     "reward/objective": _finite_mean(scores.objective_B),
     "reward/masked_share": float(np.isnan(scores.objective_B).mean()),
@@ -41,20 +37,17 @@ def summary(played: Played, group: int) -> dict[str, float]:
   }
 
 
-def rows(step: int, asked: Sequence[Any], played: Played, prompts: int) -> list[Any]:
-  """Rollout rows (said.rows) of the first so many prompts.
+def rows(step: int, played: Played, prompts: int) -> list[Any]:
+  """Rollout rows (drawn.rows) of the first so many prompts.
 
   Args:
-    asked: the dialogue rows of all prompts.
     played: with advantages, or all 0 where nobody trains on them.
   """
   e, drawn = played.experience, played.drawn
   scores = drawn.scores
-  copies = len(drawn.texts) // len(asked)
-  kept = min(prompts, len(asked)) * copies
   mask_BT = drawn.rollout.mask_BT
   count_B = np.maximum(mask_BT.sum(axis=1), 1)
-  norm_BC = np.asarray(dimensions.normalised(e.reward_BC, copies, _SPREAD))
+  norm_BC = np.asarray(dimensions.normalised(e.reward_BC, drawn.copies, SPREAD))
   kl_BT = np.where(mask_BT, kl(e.old_BT, e.reference_BT, "k3"), 0.0)
 
   def named(x_BC):
@@ -70,7 +63,8 @@ def rows(step: int, asked: Sequence[Any], played: Played, prompts: int) -> list[
     "kl": kl_BT.sum(axis=1) / count_B,
     "entropy": np.asarray(played.entropy_BT).sum(axis=1) / count_B,
   }
-  return said.rows(step, asked[:prompts], drawn.rollout, drawn.texts[:kept], shown)
+  kept = drawn_lib.chosen(drawn, range(min(prompts, len(drawn.asked))))
+  return drawn_lib.rows(step, kept, shown)
 
 
 def _finite_mean(x_B: np.ndarray) -> float:
