@@ -43,6 +43,9 @@ def get_config(arg: str = "") -> ConfigDict:
     "samples": 4 if arg.smoke else 8 if tiny else 16,
     "max_new_tokens": 48 if tiny else 10240,
     "temperature": 1.0,
+    "max_think_tokens": 0,  # longer thoughts are closed; 0: never
+    "slots": 0,  # replies decoded at a time, ended ones make room; 0: all
+    "reply_buckets": (),  # lengths below max_new_tokens that updates may have
   }
   c.rollout = {
     "refill_rounds": 0,  # rounds in which groups without spread are replaced; 0: none
@@ -73,6 +76,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.max_tokens = 112 if tiny else 4096
   c.data.max_clips = 1 if tiny else 4
   c.data.max_clip_s = 3.2 if tiny else 25.0
+  c.data.buckets = ()  # lengths below max_tokens that batches of prompts may have
+  c.data.clip_buckets_s = ()  # and lengths of their clips below max_clip_s
   c.data.encode_batch = 16
   c.data.history = "answer"
   c.data.pack = not tiny  # replies behind copies of their prompts, many to a row

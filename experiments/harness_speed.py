@@ -107,7 +107,8 @@ def _stubs(speaker: Speaker, spent: Spent) -> Iterator[None]:
     token_BT = np.tile(np.asarray(said, np.int32), (len(batch.token_BT) * copies, 1))
     logprob_BT = np.full(token_BT.shape, -0.1, np.float32)
     mask_BT = np.ones(token_BT.shape, bool)
-    return Rollout(token_BT, logprob_BT, mask_BT, np.zeros(len(token_BT), bool))
+    count_B = mask_BT.sum(axis=1)
+    return Rollout(token_BT, logprob_BT, mask_BT, count_B, count_B < 0)
 
   timed_encode = _timed(encode, "model", spent)
   with (

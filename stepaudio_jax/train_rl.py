@@ -160,7 +160,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       ids = [row["id"] for row in found.asked]
       state, values = update(state, found.played.replies, learned, step, ids)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
-      values |= summary.summary(played, c.sampling.samples) | found.counts
+      how = (c.sampling.samples, c.sampling.max_think_tokens)
+      values |= summary.summary(played, *how) | found.counts
       values |= {"data/skipped": len(feed.skipped)}
       values |= packs.padding(found.played.replies)
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
@@ -224,6 +225,7 @@ def judge(
     encoder=encoder,
     tokenizer=tokenizer,
     max_new_tokens=c.sampling.max_new_tokens,
+    reply_buckets=c.sampling.reply_buckets,
     dtype=jnp.dtype(c.dtype),
     mesh=mesh,
   )

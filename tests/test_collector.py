@@ -46,7 +46,7 @@ class Stub:
     reward_BC = np.asarray([x for row in rows for x in self.worth[row["id"][0]]])
     count = len(reward_BC)
     one_B1 = np.ones((count, 1))
-    made = Rollout(one_B1, one_B1, one_B1 > 0, np.zeros(count, bool))
+    made = Rollout(one_B1, one_B1, one_B1 > 0, one_B1[:, 0], np.zeros(count, bool))
     scores = Scores(("x",), reward_BC[:, None], one_B1)
     texts = [Said("", f"{rollout[0]}", "")] * count
     return Drawn(rows, made, texts, scores, np.full(count, version, np.int32))
@@ -62,8 +62,12 @@ class Feed:
   def place(self, name):
     return name
 
-  def batch(self, rows, first_number):
-    return [name for (name,) in rows]
+  def shape(self, places):
+    return [*places]
+
+  def batch(self, rows, first_number, limits):
+    assert [name for (name,) in rows] == limits  # of one process
+    return limits
 
 
 def collector(names, **changed):

@@ -3,11 +3,16 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 
+from stepaudio_jax import meshes
 from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.models import step_audio
+from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout import drawn, heldout, judge, scorer
+from stepaudio_jax.rollout.actor import Actor, Sampling
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.text import chat, tokenizer
@@ -93,6 +98,7 @@ def test_rows_name_their_prompt_and_leave_out_what_was_not_sampled():
     token_BT=np.asarray([[5, 6, 0], [7, 0, 0]]),
     logprob_BT=np.asarray([[-1.0, -2.0, 0.0], [-0.5, 0.0, 0.0]]),
     mask_BT=np.asarray([[True, True, False], [True, False, False]]),
+    count_B=np.asarray([2, 1]),
     truncated_B=np.asarray([False, True]),
   )
   asked = [{"id": "a#0", "dialogue_id": "a"}]
@@ -145,3 +151,74 @@ def test_more_prompts_than_there_are_is_an_error():
   feed = types.SimpleNamespace(counts=(3, 2))
   with pytest.raises(ValueError, match=r"prompts=8, but only 5 fit"):
     heldout.Exam(feed, 8, 4, None)
+
+
+def replies(*lengths, columns, first=0):
+  """One reply to each of so many prompts; token k of a reply is 10 · its number + k."""
+  count_B = np.asarray(lengths)
+  mask_BT = np.arange(columns)[None] < count_B[:, None]
+  number_B1 = np.arange(len(lengths))[:, None] + 1 + first
+  token_BT = np.where(mask_BT, 10 * number_B1 + np.arange(columns)[None], 0)
+  rollout = Rollout(token_BT, -0.1 * token_BT, mask_BT, count_B, count_B == columns)
+  scores = scorer.Scores(("x",), 1.0 * number_B1, np.ones_like(1.0 * number_B1))
+  asked = [{"id": str(k)} for k in range(first, first + len(lengths))]
+  version_B = np.zeros(len(lengths), np.int32)
+  return Drawn(asked, rollout, [RIGHT] * len(lengths), scores, version_B)
+
+
+def test_parts_of_unlike_widths_are_joined_to_the_widest():
+  whole = drawn.joined(
+    [replies(2, 3, columns=3), replies(5, columns=6, first=2), replies(1, columns=1)]
+  )
+  assert whole.rollout.token_BT.tolist() == [
+    [10, 11, 0, 0, 0, 0],
+    [20, 21, 22, 0, 0, 0],
+    [30, 31, 32, 33, 34, 0],
+    [10, 0, 0, 0, 0, 0],
+  ]
+  np.testing.assert_array_equal(whole.rollout.mask_BT, whole.rollout.token_BT > 0)
+  np.testing.assert_allclose(whole.rollout.logprob_BT, -0.1 * whole.rollout.token_BT)
+  assert whole.rollout.truncated_B.tolist() == [False, True, False, True]
+
+
+def test_columns_that_no_reply_needs_are_left_out_and_no_others():
+  narrow = drawn.shortened(replies(2, 3, columns=9), 4).rollout
+  assert narrow.token_BT.tolist() == [[10, 11, 0, 0], [20, 21, 22, 0]]
+  assert narrow.mask_BT.shape == narrow.logprob_BT.shape == (2, 4)
+  with pytest.raises(ValueError, match="a reply of 5 tokens in 4 columns"):
+    drawn.shortened(replies(2, 5, columns=9), 4)
+
+
+def measuring(*buckets):
+  """An actor of a random model for replies of up to 12 tokens, and its parameters."""
+  params = step_audio.init_params(jax.random.key(0), small.SIZE)
+  mesh = meshes.mesh({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
+  known = (tokenizer.load("tiny"), None, params, mesh)
+  how = Sampling(1, 12, 1.0, reply_buckets=buckets)
+  return Actor(StepAudio(small.SIZE), *known, how), params
+
+
+def test_the_longest_reply_decides_among_the_declared_widths():
+  actor, _ = measuring(4, 8)
+  found = {n: actor._width(replies(2, n, columns=12).rollout) for n in (2, 4, 5, 9, 12)}
+  assert found == {2: 4, 4: 4, 5: 8, 9: 12, 12: 12}
+  assert measuring()[0]._width(replies(2, columns=12).rollout) == 12
+
+
+@pytest.mark.slow
+def test_replies_measured_in_fewer_columns_have_the_same_numbers():
+  given, batch = replies(2, 4, columns=12), small.dialogue_batch(rows=2)
+  found = []
+  for buckets in ((4, 8), ()):
+    actor, params = measuring(*buckets)
+    found.append(actor.measured(params, batch, given, 0))
+  narrow, wide = found
+  assert narrow.experience.mask_BT.shape == (2, 4)
+  assert narrow.drawn.rollout.token_BT.shape == (2, 4)
+  assert narrow.replies.token_BQT.shape == (2, 1, 4)
+  assert wide.experience.mask_BT.shape == (2, 12)
+  for name in ("old_BT", "reference_BT", "sampler_BT", "mask_BT"):
+    narrow_BT = getattr(narrow.experience, name)
+    wide_BT = getattr(wide.experience, name)
+    np.testing.assert_allclose(narrow_BT, wide_BT[:, :4], atol=1e-5)
+    assert not wide_BT[:, 4:].any()

@@ -11,6 +11,7 @@ import pytest
 
 from stepaudio_jax import sampling
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.sampling import draws
 from tests.models.batches import SIZE, random_params, speech_batch, text_batch
 
 MODEL = StepAudio(SIZE)
@@ -230,8 +231,8 @@ def kept_by_sorting(logits_V, top_k, top_p, min_p):
 )
 def test_truncation_equals_sorting(cuts):
   logits_BV = np.random.default_rng(0).normal(0, 2, (20, 40)).astype(np.float32)
-  settings = sampling.Settings(1, (0,), 0, **cuts)
-  truncated = jax.jit(sampling.truncated, static_argnums=1)
+  settings = draws.Settings(1, (0,), 0, **cuts)
+  truncated = jax.jit(draws.truncated, static_argnums=1)
   got_BV = np.asarray(truncated(jnp.asarray(logits_BV), settings))
   cuts = {"top_k": None, "top_p": None, "min_p": None} | cuts
   for got_V, logits_V in zip(got_BV, logits_BV, strict=True):
@@ -245,8 +246,8 @@ def test_truncation_by_hand():
   logits_BV = jnp.log(jnp.asarray([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]]))
 
   def kept(**cuts):
-    settings = sampling.Settings(1, (0,), 0, **cuts)
-    finite_BV = jnp.isfinite(sampling.truncated(logits_BV, settings))
+    settings = draws.Settings(1, (0,), 0, **cuts)
+    finite_BV = jnp.isfinite(draws.truncated(logits_BV, settings))
     return [np.flatnonzero(row).tolist() for row in finite_BV]
 
   everything = [0, 1, 2, 3]
@@ -260,20 +261,20 @@ def test_truncation_by_hand():
 
 def test_draws_follow_the_tempered_and_truncated_distribution():
   probability_V = np.asarray([0.5, 0.05, 0.3, 0.15])
-  draws = 20_000
-  logits_BV = jnp.tile(jnp.log(jnp.asarray(probability_V, jnp.float32)), (draws, 1))
-  key_B = jax.random.split(jax.random.key(0), draws)
+  count = 20_000
+  logits_BV = jnp.tile(jnp.log(jnp.asarray(probability_V, jnp.float32)), (count, 1))
+  key_B = jax.random.split(jax.random.key(0), count)
   for options, weight_V in (
     ({}, probability_V),
     ({"temperature": 0.5, "top_p": 0.9}, probability_V**2 * [1, 0, 1, 0]),
   ):
-    settings = sampling.Settings(1, (0,), 0, **options)
-    token_B, logprob_B = jax.jit(sampling.draw, static_argnums=2)(
+    settings = draws.Settings(1, (0,), 0, **options)
+    token_B, logprob_B = jax.jit(draws.draw, static_argnums=2)(
       logits_BV, key_B, settings
     )
     want_V = weight_V / weight_V.sum()
-    got_V = np.bincount(token_B, minlength=4) / draws
-    assert np.abs(got_V - want_V).max() < 4 * np.sqrt(0.25 / draws), options
+    got_V = np.bincount(token_B, minlength=4) / count
+    assert np.abs(got_V - want_V).max() < 4 * np.sqrt(0.25 / count), options
     before = probability_V ** (1 / options.get("temperature", 1.0))
     want_B = np.log(before / before.sum())[np.asarray(token_B)]
     np.testing.assert_allclose(logprob_B, want_B, atol=1e-5)

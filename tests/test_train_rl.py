@@ -167,6 +167,25 @@ def test_samples_carry_their_rewards(finished):
       assert row["objective"] == pytest.approx(2 * reward, abs=1e-5)
 
 
+def test_closed_thoughts_and_refilled_slots(world, finished, tmp_path):
+  """The trainer reads the tokens that closed a thought, and learns none of them."""
+  c = verifiable(world, steps=1)
+  c.sampling.max_think_tokens, c.sampling.max_new_tokens, c.sampling.slots = 3, 12, 3
+  train_rl.run(c, tmp_path)
+  (row,) = rows(tmp_path)
+  assert row["train/agreement_max_abs"] <= 1e-5
+  assert row["train/forced_share"] > 0.5
+  assert row["train/unclosed_share"] < 0.5
+  forced = [reply for reply in rows(tmp_path, "samples") if "forced" in reply]
+  assert len(forced) == row["train/forced_share"] * 2 * 4
+  for reply in forced:
+    assert reply["forced"] == [3, 4, 5, 6]
+    assert reply["text"].split("\n</think>\n")[0].strip() == reply["think"]
+    assert reply["logprobs"][3:7] == [0.0] * 4
+    assert len(reply["token_ids"]) == len(reply["logprobs"]) == reply["tokens"] > 7
+  assert "train/forced_share" not in rows(finished)[0]
+
+
 def test_only_the_policy_has_moved(world, finished):
   before, after = (workdirs.load_params(d) for d in (world / "sft", finished))
   assert tree.content_hash(before["encoder"]) == tree.content_hash(after["encoder"])
@@ -244,6 +263,9 @@ def changed(c, key, value):
     ("aggregation", "mean", r"'mean'.*token_mean"),
     ("kl.estimator", "k4", r"'k4'.*k1"),
     ("minibatches", 3, "minibatches × microbatches = 3"),
+    ("sampling.max_think_tokens", 4, r"=4 must be 0 \(off\) or 1 … 3: 4 tokens close"),
+    ("sampling.max_think_tokens", -1, r"=-1 must be 0 \(off\) or 1"),
+    ("sampling.slots", -1, "sampling.slots=-1 must be 0"),
     ("heldout.prompts", 400, "only 4 fit"),
     ("heldout.batch_size", 3, "heldout.prompts=4 one of heldout.batch_size=3"),
     ("algorithm.epsilon", 0.1, "unknown key 'algorithm.epsilon'"),

@@ -1,5 +1,6 @@
 """Arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
+import itertools
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -109,6 +110,20 @@ def check_counts(config: ConfigDict, keys: Iterable[str]) -> None:
   low = [f"{key}={values[key]}" for key in keys if values[key] < 1]
   if low:
     raise ValueError(f"{', '.join(low)}: must be at least 1")
+
+
+def check_ascending(name: str, values: Iterable[float], most: float) -> None:
+  """Whether these lengths are each above the one before, from 0 to `most`.
+
+  Raises:
+    ValueError: naming the key and its values.
+  """
+  ends = [-1, *values]
+  rises = all(low < high for low, high in itertools.pairwise(ends))
+  if not rises or ends[-1] > most or min(ends[1:], default=0) < 0:
+    raise ValueError(
+      f"{name}={tuple(values)} must be lengths that ascend, from 0 to at most {most}"
+    )
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -84,13 +84,16 @@ class Rollout:
     token_BT: int32 sampled ids, pad id after the end.
     logprob_BT: float32 log softmax(logits / temperature)[token], before truncation
       by top-k or top-p (training.md §3); 0 outside the mask.
-    mask_BT: bool, True on sampled tokens, the stop token included.
+    mask_BT: bool, True on sampled tokens, the stop token included; False on those that
+      were put in their midst to close a thought.
+    count_B: int32 tokens of the reply, sampled or not.
     truncated_B: bool, True where the limit came before a stop token.
   """
 
   token_BT: Array
   logprob_BT: Array
   mask_BT: Array
+  count_B: Array
   truncated_B: Array
 
 

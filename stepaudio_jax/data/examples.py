@@ -1,7 +1,7 @@
 """Dialogues as training examples or prompts: rendered, measured, and found by id."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from absl import logging
@@ -9,6 +9,7 @@ from absl import logging
 from stepaudio_jax.core import lengths, progress
 from stepaudio_jax.core.types import Batch
 from stepaudio_jax.data import collate
+from stepaudio_jax.data.buckets import Buckets
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.data.corpus import LISTED, Corpus
 from stepaudio_jax.data.schema import Dialogue
@@ -69,6 +70,7 @@ class Entry:
     place: index of the dialogue in its set.
     turn: which of the dialogue's examples.
     chunks: audio chunks of at most 25 s.
+    frames: encoder frames of the longest chunk.
   """
 
   id: str
@@ -76,6 +78,7 @@ class Entry:
   turn: int
   tokens: int
   chunks: int
+  frames: int = 0
 
 
 class Examples:
@@ -87,6 +90,7 @@ class Examples:
   Args:
     store: encoder frames of the corpus's clips; None for text alone.
     encoder_width: E of the batches.
+    buckets: shapes that a batch may have; None is the one of `limits`.
 
   Raises:
     ValueError: a set has no example that fits, or a dialogue cannot be rendered.
@@ -102,10 +106,11 @@ class Examples:
     *,
     encoder_width: int,
     rendering: Rendering | None = None,
+    buckets: Buckets | None = None,
   ):
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
     self._rendering = rendering or Rendering()
-    self.limits, self._width = limits, encoder_width
+    self.limits, self._width, self.buckets = limits, encoder_width, buckets
     self.names, self.weights = corpus.names, corpus.weights
     self.skipped: list[Skipped] = []
     self._entries: list[list[Entry]] = [[] for _ in corpus.names]
@@ -159,13 +164,32 @@ class Examples:
     frames = tuple(chunk.rows for key in keys for chunk in self._store.read(key))
     return dataclasses.replace(example, frames=frames)
 
+  def bucket(self, place: tuple[int, int]) -> tuple[int, int]:
+    """Which of the buckets is an example's own."""
+    entry = self.entry(*place)
+    return self.buckets.places(entry.tokens, entry.frames)
+
+  def shape(self, places: Iterable[tuple[int, int]]) -> Limits:
+    """Of a batch with an example a row: the smallest bucket, where there are any."""
+    if self.buckets is None:
+      return self.limits
+    entries = (self.entry(*place) for place in places)
+    return self.buckets.limits(self.limits, ((e.tokens, e.frames) for e in entries))
+
   def batch(
-    self, rows: Sequence[Sequence[tuple[int, int]]], first_number: int
+    self,
+    rows: Sequence[Sequence[tuple[int, int]]],
+    first_number: int,
+    limits: Limits | None = None,
   ) -> Batch:
-    """Rows of (source, index); their examples are numbered from `first_number`."""
+    """Rows of (source, index); their examples are numbered from `first_number`.
+
+    Args:
+      limits: the shape of the rows, None is `self.limits`.
+    """
     return collate.collate(
       [[self.load(*place) for place in row] for row in rows],
-      self.limits,
+      limits or self.limits,
       pad_id=self._tokenizer.special.pad,
       encoder_width=self._width,
       first_number=first_number,
@@ -190,7 +214,14 @@ class Examples:
         spot = (source, len(self._entries[source]))
         self._by_id[example.id] = spot
         self._entries[source].append(
-          Entry(example.id, place, turn, tokens, len(chunk_frames))
+          Entry(
+            example.id,
+            place,
+            turn,
+            tokens,
+            len(chunk_frames),
+            max(chunk_frames, default=0),
+          )
         )
         if room >= tokens:
           self._kept[spot] = (example, keys)

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from stepaudio_jax.core import files, lengths, processes
+from stepaudio_jax.core import files, lengths, processes, recipe
 from stepaudio_jax.data import (
   comparisons,
   corpus,
@@ -18,6 +18,7 @@ from stepaudio_jax.data import (
   pipeline,
   schema,
 )
+from stepaudio_jax.data.buckets import WINDOW_BATCHES, Alike, Buckets
 from stepaudio_jax.data.collate import Limits
 from stepaudio_jax.data.store import Store
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -63,9 +64,12 @@ def dialogues(
 
 
 def prompts(data: ConfigDict, split: str, **known: Any) -> examples.Examples:
-  """Dialogues up to their last reply, which is to be sampled; see `rendered`."""
+  """Dialogues up to their last reply, which is to be sampled; see `rendered`.
+
+  Their batches have the shapes that `data.buckets` and `data.clip_buckets_s` declare.
+  """
   rendering = examples.Rendering(prompt=True, turns="last", history=data.history)
-  return rendered(data, split, rendering, **known)
+  return rendered(data, split, rendering, buckets=declared(data), **known)
 
 
 def rendered(
@@ -78,6 +82,7 @@ def rendered(
   encode: features.Encode,
   frames_kind: str,
   encoder_width: int,
+  buckets: Buckets | None = None,
 ) -> examples.Examples:
   """Dialogues whose clips the frozen encoder has heard, once each.
 
@@ -85,6 +90,7 @@ def rendered(
     cache: where log-mels and encoder frames are kept.
     frames_kind: of the latter, see features.frames_kind.
     encode: the frozen encoder.
+    buckets: see examples.Examples.
   """
   talks = corpus.Corpus(data.mix, data.options, split, key_file=_key_file(cache))
   return examples.Examples(
@@ -94,6 +100,7 @@ def rendered(
     limits(data),
     encoder_width=encoder_width,
     rendering=rendering,
+    buckets=buckets,
   )
 
 
@@ -158,20 +165,48 @@ def _shared(store: Store) -> None:
 
 
 def limits(data: ConfigDict) -> Limits:
-  longest = lengths.encoder_frames(round(data.max_clip_s * lengths.SAMPLE_RATE))
-  # An odd last frame has a neighbour that the adaptor's convolution reads.
-  return Limits(data.max_tokens, data.max_clips, longest + longest % 2)
+  return Limits(data.max_tokens, data.max_clips, _clip_frames(data.max_clip_s))
+
+
+def _clip_frames(seconds: float) -> int:
+  longest = lengths.encoder_frames(round(seconds * lengths.SAMPLE_RATE))
+  return longest + longest % 2  # an odd one has a neighbour that the adaptor reads
+
+
+def declared(data: ConfigDict) -> Buckets | None:
+  """The buckets of a recipe, its largest shape the last of them; None where it has one.
+
+  Raises:
+    ValueError: lengths that do not ascend, or lie outside 0 … the most.
+  """
+  recipe.check_ascending("data.buckets", data.buckets, data.max_tokens)
+  recipe.check_ascending("data.clip_buckets_s", data.clip_buckets_s, data.max_clip_s)
+  if not data.buckets and not data.clip_buckets_s:
+    return None
+  clips = (*map(_clip_frames, data.clip_buckets_s), _clip_frames(data.max_clip_s))
+  tokens = (*data.buckets, data.max_tokens)
+  return Buckets(*(tuple(sorted(set(each))) for each in (tokens, clips)))
 
 
 def batches(
   feed: Any, seed: int, batch_size: int, *, pack: bool
 ) -> grain.DatasetIterator:
-  """Endless batches of the mixture, for this process."""
+  """Endless batches of the mixture, for this process.
+
+  Where a feed has buckets, prompts of one bucket come together, see buckets.Alike.
+  """
+  stream, shape = pipeline.mixture(feed, seed), None
+  if isinstance(feed, examples.Examples) and feed.buckets:
+    # A window of more than an epoch would bring a prompt's next visit to this one.
+    most = min(WINDOW_BATCHES, sum(feed.counts) // batch_size)
+    kind = {"batch_size": batch_size, "batches": most, "seed": seed}
+    stream, shape = Alike(stream, feed.bucket, **kind), feed.shape
   return pipeline.batches(
     feed,
-    pipeline.mixture(feed, seed),
+    stream,
     batch_size=batch_size,
     pack=pack,
+    shape=shape,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

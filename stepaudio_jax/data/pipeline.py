@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -68,6 +68,7 @@ def batches(
   process_index: int = 0,
   process_count: int = 1,
   prefetch: int = 2,
+  shape: Callable[[Iterable[Place]], Any] | None = None,
 ) -> grain.DatasetIterator:
   """An iterator over (batch of numpy, ids of the whole global batch).
 
@@ -82,6 +83,8 @@ def batches(
       the rows; otherwise an example a row.
     process_index, process_count: the slice of rows that is loaded here.
     prefetch: batches made ahead of time.
+    shape: of a batch, from the examples of the whole global one, so that all processes
+      find the same; None: all have the feed's.
 
   Raises:
     ValueError: the rows cannot be shared out evenly; in `set_state`, a state of other
@@ -97,7 +100,9 @@ def batches(
   def load(plan: list[list[Place]]) -> Fed:
     before = sum(map(len, plan[: rows.start]))
     ids = [feed.entry(*place).id for place in itertools.chain(*plan)]
-    return feed.batch(plan[rows], before), ids
+    if shape is None:
+      return feed.batch(plan[rows], before), ids
+    return feed.batch(plan[rows], before, shape(itertools.chain(*plan))), ids
 
   plans = _Plans(feed, stream, batch_size, pack).map(load)
   ahead = grain.experimental.ThreadPrefetchIterDataset(

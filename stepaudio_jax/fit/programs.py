@@ -12,13 +12,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from stepaudio_jax import optim, policy, sampling, sharding, steps
+from stepaudio_jax import optim, policy, sharding, steps
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import features, loader
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.fit import abstract, work
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
+from stepaudio_jax.sampling import program
+from stepaudio_jax.sampling.draws import Settings
 
 _SPEAKING = ("adaptor", "decoder")
 
@@ -152,7 +154,7 @@ def decode_step(job: Job) -> Program:
   params = arguments[0]
   mesh, size, rows = job.sampling_mesh, job.size, job.prompts * job.copies
   prompted, state = abstract.by_shape(jax.eval_shape(function, *arguments), mesh)
-  block = functools.partial(sampling.decoded_block, **function.keywords)
+  block = functools.partial(program.decoded_block, **function.keywords)
   lies = jax.tree.map(lambda leaf: leaf.sharding, state)
   weights = {k: v for k, v in params["decoder"].items() if k != "embed"}
   return Program(
@@ -162,7 +164,7 @@ def decode_step(job: Job) -> Program:
     (params, prompted, state),
     flops=rows * work.drawn(size, job.c.data.max_tokens + job.new_tokens),
     tokens=rows,
-    runs=sampling.BLOCK,
+    runs=program.BLOCK,
     streamed=abstract.bytes_on_chip((weights, prompted.cache, state.cache)),
   )
 
@@ -209,23 +211,25 @@ PROGRAMS: Mapping[str, Callable[[Job], Program]] = {
 
 
 def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
-  """sampling.prefilled of the job, and its arguments."""
+  """sampling.program.prefilled of the job, and its arguments."""
   c, size, mesh = job.c, job.size, job.sampling_mesh
   sharding.rows(job.prompts, 1, mesh)
-  settings = sampling.Settings(
+  settings = Settings(
     job.new_tokens, stop_ids=(0,), pad_id=0, copies=job.copies
   )
   function = functools.partial(
-    sampling.prefilled, model=sharding.model(c, size, mesh), settings=settings
+    program.prefilled, model=sharding.model(c, size, mesh), settings=settings
   )
   rows, everywhere = sharding.by_rows(mesh), sharding.replicated(mesh)
   key = jax.eval_shape(lambda: jax.random.key(0))
   return function, (
     abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c))),
     abstract.batch(job.prompts, loader.limits(c.data), size.encoder_width, mesh),
-    abstract.at(everywhere, key.shape, key.dtype),
-    abstract.at(rows, (job.prompts,), jnp.int32),
-    abstract.at(everywhere, (), jnp.float32),
+    program.Asked(
+      rng=abstract.at(everywhere, key.shape, key.dtype),
+      stream_B=abstract.at(rows, (job.prompts,), jnp.int32),
+      divisor=abstract.at(everywhere, (), jnp.float32),
+    ),
   )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepaudio_jax import policy, sampling, sharding
+from stepaudio_jax import policy, sharding
 from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import (
   Array,
@@ -21,25 +21,18 @@ from stepaudio_jax.core.types import (
   Replies,
   Rollout,
 )
-from stepaudio_jax.data import packing
+from stepaudio_jax.data import buckets, packing
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import said as said_lib
+from stepaudio_jax.rollout import settings
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.scorer import Scorer, Scores
+from stepaudio_jax.rollout.settings import Sampling
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 _PARTS = ("adaptor", "decoder")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """How replies are drawn: of the whole distribution, as a policy gradient needs."""
-
-  samples: int
-  max_new_tokens: int
-  temperature: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +89,13 @@ class Actor:
     drawing_mesh: jax.sharding.Mesh | None = None,
   ):
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
+    devices = sharding.row_devices(self._drawing_mesh)
+    if sampling_.slots < 0 or sampling_.slots % devices:
+      raise ValueError(
+        f"sampling.slots={sampling_.slots} must be 0 (as many as replies) or a multiple"
+        f" of the {devices} devices that have rows of their own"
+      )
+    self._draw = settings.sampler(model, tokenizer, sampling_)
     self._model, self.tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
@@ -134,21 +134,12 @@ class Actor:
 
   def begun(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
     """Replies that the devices are at work on; `read` waits for them."""
-    special, mesh = self.tokenizer.special, self._drawing_mesh
+    mesh = self._drawing_mesh
     given = self._moved(sharding.put(prompts, self._mesh), mesh)
     policy_ = self._drawn_from({part: params[part] for part in _PARTS})
     with sharding.over(mesh):
-      rollout = sampling.sample(
-        policy_,
-        given,
-        sharding.relaid(rng, sharding.replicated(mesh)),
-        model=self._model,
-        max_new_tokens=self._sampling.max_new_tokens,
-        stop_ids=special.stop,
-        pad_id=special.pad,
-        temperature=self._sampling.temperature,
-        copies=self._sampling.samples,
-      )
+      everywhere = sharding.replicated(mesh)
+      rollout = self._draw(policy_, given, sharding.relaid(rng, everywhere))
     return self._moved(rollout, self._mesh)
 
   def read(self, rollout: Rollout) -> Rollout:
@@ -183,6 +174,7 @@ class Actor:
       version: steps that the policy has learnt from.
     """
     clock = time.perf_counter()
+    drawn = drawn_lib.shortened(drawn, self._width(drawn.rollout))
     replies = self.laid_out(prompts, drawn.rollout)
     told = (drawn.rollout, drawn.scores)
     experience, entropy_BT = self._experience(params, replies, *told)
@@ -213,6 +205,14 @@ class Actor:
       experience=experience,
       entropy_BT=entropy_BT,
     )
+
+  def _width(self, rollout: Rollout) -> int:
+    """Columns for the longest reply of all processes: one of the declared buckets."""
+    known = self._sampling
+    if not known.reply_buckets:
+      return rollout.token_BT.shape[1]
+    longest = processes.largest(int(rollout.count_B.max()))
+    return buckets.smallest(known.reply_buckets, longest, known.max_new_tokens)
 
   def _moved(self, rows: Any, mesh: jax.sharding.Mesh) -> Any:
     """Rows shared out over the one mesh or the other."""
@@ -247,9 +247,8 @@ class Actor:
   def _laid(self, prompts: Batch, rollout: Rollout) -> Replies | PackedReplies:
     """The rollout behind its prompts, as the model reads it."""
     shape = (prompts.token_BT.shape[0], -1, rollout.token_BT.shape[1])
-    count_B = rollout.mask_BT.sum(axis=1, dtype=np.int32)
     replies = Replies(
-      prompts, rollout.token_BT.reshape(shape), count_B.reshape(shape[:2])
+      prompts, rollout.token_BT.reshape(shape), rollout.count_B.reshape(shape[:2])
     )
     if self._packing is None:
       return replies

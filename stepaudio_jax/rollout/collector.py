@@ -249,7 +249,9 @@ class Collector:
     places = [self._feed.place(row["id"]) for row in asked]
     own = processes.part(places)
     first = processes.index() * len(own)
-    return self._feed.batch([[place] for place in own], first_number=first)
+    return self._feed.batch(
+      [[place] for place in own], first_number=first, limits=self._feed.shape(places)
+    )
 
   def _scored(self, begun: Begun, asked: Sequence[Mapping[str, Any]]) -> Drawn:
     """This process's."""

@@ -50,11 +50,46 @@ def chosen(drawn: Drawn, groups: Sequence[int]) -> Drawn:
 
 
 def joined(parts: Sequence[Drawn]) -> Drawn:
-  """The parts behind each other."""
+  """The parts behind each other, their replies as wide as the widest."""
+  parts = widened(parts)
   arrays = jax.tree.map(lambda *x: np.concatenate(x), *map(_arrays, parts))
   asked = [row for part in parts for row in part.asked]
   texts = [text for part in parts for text in part.texts]
   return _with(parts[0], asked, texts, arrays)
+
+
+def widened(parts: Sequence[Drawn]) -> list[Drawn]:
+  """The parts with equally many columns for replies; those added hold none."""
+  most = max(part.rollout.token_BT.shape[1] for part in parts)
+  return [_columns(part, most) for part in parts]
+
+
+def shortened(drawn: Drawn, tokens: int) -> Drawn:
+  """With so many columns for replies, none of which is longer.
+
+  Raises:
+    ValueError: one is.
+  """
+  longest = int(drawn.rollout.count_B.max(initial=0))
+  if longest > tokens:
+    raise ValueError(f"a reply of {longest} tokens in {tokens} columns")
+  return _columns(drawn, tokens)
+
+
+def _columns(drawn: Drawn, tokens: int) -> Drawn:
+  rollout = drawn.rollout
+  more = max(tokens - rollout.token_BT.shape[1], 0)
+
+  def wide(x_BT: np.ndarray) -> np.ndarray:
+    return np.pad(x_BT[:, :tokens], [(0, 0), (0, more)])
+
+  rollout = dataclasses.replace(
+    rollout,
+    token_BT=wide(rollout.token_BT),
+    logprob_BT=wide(rollout.logprob_BT),
+    mask_BT=wide(rollout.mask_BT),
+  )
+  return dataclasses.replace(drawn, rollout=rollout)
 
 
 def everyones(
@@ -95,15 +130,23 @@ def rows(step: int, drawn: Drawn, shown: Mapping[str, Any]) -> list[dict[str, An
       "dialogue_id": drawn.asked[index // copies]["dialogue_id"],
       "sample": index % copies,
       **dataclasses.asdict(text),
-      "token_ids": rollout.token_BT[index][rollout.mask_BT[index]].tolist(),
-      "logprobs": [
-        round(float(x), 6) for x in rollout.logprob_BT[index][rollout.mask_BT[index]]
-      ],
+      **_tokens(rollout, index),
       "truncated": bool(rollout.truncated_B[index]),
       **{name: _of(value, index) for name, value in shown.items()},
     }
     for index, text in enumerate(drawn.texts)
   ]
+
+
+def _tokens(rollout: Rollout, index: int) -> dict[str, Any]:
+  """Tokens of a reply; "forced" has the places of those that closed its thought."""
+  count = int(rollout.count_B[index])
+  forced_T = np.flatnonzero(~rollout.mask_BT[index][:count])
+  return {
+    "token_ids": rollout.token_BT[index][:count].tolist(),
+    "logprobs": [round(float(x), 6) for x in rollout.logprob_BT[index][:count]],
+    **({"forced": forced_T.tolist()} if len(forced_T) else {}),
+  }
 
 
 def _of(value: Any, index: int) -> Any:

@@ -41,7 +41,9 @@ class Exam:
       places = self._places[start : start + self._size]
       asked = [self._feed.row(self._feed.entry(*place).id) for place in places]
       own = processes.part(places)
-      prompts = self._feed.batch([[place] for place in own], first_number=0)
+      prompts = self._feed.batch(
+        [[place] for place in own], first_number=0, limits=self._feed.shape(places)
+      )
       # Training folds in its steps, which begin at 1.
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
       played = self._actor.play(params, prompts, processes.part(asked), rng, step)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax import scoring, sharding
-from stepaudio_jax.core import tree
+from stepaudio_jax.core import processes, tree
 from stepaudio_jax.core.types import Batch, Params
+from stepaudio_jax.data import buckets
 from stepaudio_jax.data import replies as replies_lib
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
@@ -32,6 +33,7 @@ class LearnedJudge:
     encoder: of the policy; the reward model must hear through the same.
     tokenizer: of the policy.
     max_new_tokens: of a sampled reply.
+    reply_buckets: fewer, where no process has a longer reply.
 
   Raises:
     ValueError: another encoder or tokenizer than the policy's.
@@ -44,6 +46,7 @@ class LearnedJudge:
     encoder: Params,
     tokenizer: Tokenizer,
     max_new_tokens: int,
+    reply_buckets: Sequence[int] = (),
     dtype: Any,
     mesh: jax.sharding.Mesh,
   ):
@@ -51,7 +54,8 @@ class LearnedJudge:
     self.dimensions = tuple(loaded.dimensions)
     self._tokenizer, self._mesh = tokenizer, mesh
     self._opening = opening_tokens(tokenizer)
-    self._room = max_new_tokens + self._opening + _SLACK
+    room = (*reply_buckets, max_new_tokens)
+    self._rooms = [tokens + self._opening + _SLACK for tokens in room]
     params = {name: loaded.params[name] for name in loaded.params if name != "encoder"}
     everywhere = sharding.replicated(mesh)
     self._params = jax.tree.map(lambda x: sharding.placed(x, everywhere), params)
@@ -73,7 +77,7 @@ class LearnedJudge:
       without_opening(prompts, self._opening, self._tokenizer.special.pad),
       [views[row * copies : (row + 1) * copies] for row in range(rows)],
       replies=copies,
-      max_reply_tokens=self._room,
+      max_reply_tokens=self._room(views),
       pad_id=self._tokenizer.special.pad,
     )
     reward_BIC = self._rewards(self._params, sharding.put(replies, self._mesh))
@@ -84,7 +88,13 @@ class LearnedJudge:
     if text.answer is None:
       return None
     views = replies_lib.views(text.answer, text.think, self._tokenizer, "a reply")
-    return views if views.tokens <= self._room else None
+    return views if views.tokens <= self._rooms[-1] else None
+
+  def _room(self, views: Sequence[replies_lib.Views | None]) -> int:
+    if len(self._rooms) == 1:
+      return self._rooms[0]
+    longest = max((each.tokens for each in views if each), default=0)
+    return buckets.smallest(self._rooms, processes.largest(longest), self._rooms[-1])
 
 
 def opening_tokens(tokenizer: Tokenizer) -> int:

@@ -14,6 +14,7 @@ _KEYS = (
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("rollout.refill_rounds", "rollout.overlap", "rollout.max_age"),
   *("gate.max_abs", "gate.min_pearson"),
+  *("sampling.max_think_tokens", "sampling.slots"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
   *(
     f"{name}.{axis}" for name in ("mesh", "sampling_mesh") for axis in meshes.MESH_AXES
@@ -23,6 +24,7 @@ _KEYS = (
   "heldout.every_steps",
   *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
   *("data.max_clips", "data.encode_batch", "data.history", "data.pack"),
+  *("data.buckets", "data.clip_buckets_s", "sampling.reply_buckets"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
 _FREE = ("data.mix.", "data.options.", "rewards.")
@@ -49,6 +51,10 @@ def checked(c: ConfigDict) -> ConfigDict:
     keys += tuple(f"critic_optim.{name}" for name in optim.KEYS)
   recipe.check_keys(c, keys, free=_FREE)
   recipe.check_counts(c, _COUNTS)
+  how = c.sampling
+  recipe.check_ascending(
+    "sampling.reply_buckets", how.reply_buckets, how.max_new_tokens
+  )
   if c.kl.where not in KL_PLACES or (c.kl.where == "reward" and not algorithm.CRITIC):
     raise ValueError(
       f"kl.where={c.kl.where!r} with {c.algorithm.name!r}; the choices are "

@@ -19,7 +19,7 @@ class Said:
 def said(rollout: Rollout, tokenizer: Tokenizer) -> list[Said]:
   """The texts of a rollout on the host, whose prompts opened a thought."""
   out = []
-  for token_T, mask_T in zip(rollout.token_BT, rollout.mask_BT, strict=True):
-    text = tokenizer.decode(token_T[mask_T].tolist())
+  for token_T, count in zip(rollout.token_BT, rollout.count_B, strict=True):
+    text = tokenizer.decode(token_T[:count].tolist())
     out.append(Said(text, *replies.split_reply(text, thinking=True)))
   return out

@@ -12,13 +12,19 @@ from stepaudio_jax.rollout.actor import Played
 from stepaudio_jax.rollout.drawn import SPREAD
 
 
-def summary(played: Played, group: int) -> dict[str, float]:
-  """Rewards by dimension, KL to the reference, entropy, lengths."""
+def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
+  """Rewards by dimension, KL to the reference, entropy, lengths.
+
+  Args:
+    group: replies to each prompt.
+    budget: tokens after which a thought was closed; 0 if none was.
+  """
   e, drawn = played.experience, played.drawn
   scores, rollout = drawn.scores, drawn.rollout
   mean = lambda x_BT: float(masked.ratio(masked.mean(x_BT, e.mask_BT)))  # noqa: E731
   by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, SPREAD)
-  tokens_B = rollout.mask_BT.sum(axis=1)
+  tokens_B = rollout.count_B
+  forced_B = tokens_B > rollout.mask_BT.sum(axis=1)
   unclosed = [text.answer is None for text in drawn.texts]
   out = {
     f"reward/{name}/{kind}": float(value_C[k])
@@ -34,6 +40,7 @@ def summary(played: Played, group: int) -> dict[str, float]:
     "train/reply_tokens": float(tokens_B.mean()),
     "train/truncated_share": float(rollout.truncated_B.mean()),
     "train/unclosed_share": float(np.mean(unclosed)),
+    **({"train/forced_share": float(forced_B.mean())} if budget else {}),
   }
 
 
@@ -59,7 +66,7 @@ def rows(step: int, played: Played, prompts: int) -> list[Any]:
     "weighted": named(np.where(scores.weight_BC == 0, 0, scores.weight_BC * norm_BC)),
     "objective": scores.objective_B,
     "advantage": np.asarray(e.advantage_BT)[:, 0],
-    "tokens": mask_BT.sum(axis=1),
+    "tokens": drawn.rollout.count_B,
     "kl": kl_BT.sum(axis=1) / count_B,
     "entropy": np.asarray(played.entropy_BT).sum(axis=1) / count_B,
   }

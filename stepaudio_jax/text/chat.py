@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stepaudio_jax.text import messages as messages_lib
+from stepaudio_jax.text import thoughts
 from stepaudio_jax.text.messages import HISTORIES, History
 from stepaudio_jax.text.tokenizer import Tokenizer
 
@@ -198,7 +199,7 @@ def _reply(row: _Row, message: dict[str, Any], loss: bool) -> None:
   """An assistant turn as it is generated, thought included."""
   think = message.get("think", "")
   _open_reply(row, thinking=bool(think))
-  closing = f"{think}\n</think>\n" if think else ""
+  closing = f"{think}{thoughts.CLOSING}" if think else ""
   row.text(closing + messages_lib.text_of(message), loss)
   row.mark(row.special.eot, loss)
 

@@ -70,7 +70,8 @@ class Replier:
       if batch.segment_BT[row].any():
         ids = [*self.tokenizer.encode(self.reply(batch, row)), stop_ids[0]]
         token_BT[row, : len(ids)], mask_BT[row, : len(ids)] = ids, True
-    return Rollout(token_BT, np.zeros(token_BT.shape), mask_BT, np.zeros(rows, bool))
+    zero_BT = np.zeros(token_BT.shape)
+    return Rollout(token_BT, zero_BT, mask_BT, mask_BT.sum(1), np.zeros(rows, bool))
 
   def reply(self, batch, row):
     clip = int((batch.frame_count_BR[row] > 0).sum()) - 1

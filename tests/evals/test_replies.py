@@ -51,7 +51,8 @@ def test_a_reply_ends_with_its_stop_token(model, tmp_path, monkeypatch):
       ids = tokenizer.encode(SAID[row % 2]) + [stop] * (row % 2 == 0)
       token_BT[row, : len(ids)], mask_BT[row, : len(ids)] = ids, True
     logprob_BT = np.where(mask_BT, -np.arange(rows)[:, None] - 0.5, 0.0)
-    return Rollout(token_BT, logprob_BT, mask_BT, np.arange(rows) % 2 == 1)
+    cut_B = np.arange(rows) % 2 == 1
+    return Rollout(token_BT, logprob_BT, mask_BT, mask_BT.sum(1), cut_B)
 
   monkeypatch.setattr(sampling, "sample", sample)
   said = list(replies(model, asked(model, tmp_path), options))
@@ -75,7 +76,8 @@ def test_a_reply_ends_with_its_stop_token(model, tmp_path, monkeypatch):
 def test_logits_that_are_not_finite_are_an_error(model, tmp_path, monkeypatch):
   def sample(params, batch, rng, **_):
     ones_BT = np.ones((len(batch.token_BT), 1), np.int32)
-    return Rollout(ones_BT, ones_BT * np.nan, ones_BT > 0, ones_BT[:, 0] > 0)
+    one_B = ones_BT[:, 0]
+    return Rollout(ones_BT, ones_BT * np.nan, ones_BT > 0, one_B, one_B > 0)
 
   monkeypatch.setattr(sampling, "sample", sample)
   options = Options(batch_size=4, max_new_tokens=1, temperature=0.0)

@@ -26,10 +26,11 @@ import torch
 import transformers
 from transformers.generation import logits_process
 
-from stepaudio_jax import checkpoint, generate, sampling, workdirs
+from stepaudio_jax import checkpoint, generate, workdirs
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.hf.export import Weights, export
+from stepaudio_jax.sampling import draws
 from tests.hf import exports
 
 NEW = 12
@@ -293,8 +294,8 @@ def test_tempered_distributions_agree(distributions):
 def test_the_same_tokens_are_cut_and_the_same_are_drawn(distributions, top_k, top_p):
   """Masks of both, and draws by inverse CDF from the same uniforms."""
   ours_NV, theirs_NV = (x / np.float32(TEMPERATURE) for x in distributions)
-  settings = sampling.Settings(1, stop_ids=(0,), pad_id=0, top_k=top_k, top_p=top_p)
-  ours_NV = np.asarray(sampling.truncated(jnp.asarray(ours_NV), settings))
+  settings = draws.Settings(1, stop_ids=(0,), pad_id=0, top_k=top_k, top_p=top_p)
+  ours_NV = np.asarray(draws.truncated(jnp.asarray(ours_NV), settings))
   theirs_NV = torch.from_numpy(theirs_NV)
   if top_k:
     theirs_NV = logits_process.TopKLogitsWarper(top_k)(None, theirs_NV)

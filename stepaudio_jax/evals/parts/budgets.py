@@ -15,16 +15,16 @@ from stepaudio_jax.core.types import Params
 from stepaudio_jax.evals.parts import replies as drawing
 from stepaudio_jax.evals.parts.prompts import Prompt, Prompts
 from stepaudio_jax.evals.parts.replies import Options, Reply
+from stepaudio_jax.text import thoughts
 from stepaudio_jax.text.tokenizer import Tokenizer
 from stepaudio_jax.workdirs import Model
 
-_CLOSING = "\n</think>\n"
 _ANOTHER_STREAM = 1_000_003  # the answers' draws are not those of the thoughts
 
 
 def tokens(tokenizer: Tokenizer, budget: int | None) -> int:
   """Positions that a thought of this budget may take beyond the answer's."""
-  return 0 if budget is None else budget + len(tokenizer.encode(_CLOSING))
+  return 0 if budget is None else budget + len(thoughts.closing_ids(tokenizer))
 
 
 def replies(
@@ -72,9 +72,9 @@ def _thoughts(
   ]
 
 
-def _closing(thought: Reply, tokenizer: Tokenizer) -> list[int]:
+def _closing(thought: Reply, tokenizer: Tokenizer) -> tuple[int, ...]:
   """Tokens that close it; none where it has closed by itself."""
-  return tokenizer.encode(_CLOSING) if thought.answer is None else []
+  return thoughts.closing_ids(tokenizer) if thought.answer is None else ()
 
 
 def _behind(thought: Reply, tokenizer: Tokenizer) -> Prompt:

@@ -14,6 +14,7 @@ from stepaudio_jax.data import collate
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.sampling import draws
 from stepaudio_jax.workdirs import Model
 
 WINDOW = 1024  # prompts that are sorted by length together, then put back in order
@@ -26,7 +27,7 @@ class Options:
 
   Attributes:
     batch_size: prompts at a time.
-    temperature, top_k, top_p: as in sampling.Settings.
+    temperature, top_k, top_p: as in sampling.draws.Settings.
     samples: replies to each prompt.
   """
 
@@ -44,7 +45,7 @@ class Options:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
     # The sampler's own checks, before a model is loaded.
     drawn = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p")}
-    sampling.Settings(self.max_new_tokens, stop_ids=(0,), pad_id=0, **drawn)
+    draws.Settings(self.max_new_tokens, stop_ids=(0,), pad_id=0, **drawn)
 
   def room(self, max_positions: int) -> int:
     """Tokens that a prompt may have."""
@@ -204,15 +205,15 @@ def _reply(
   row: int,
   thinking: bool,
 ) -> Reply:
-  kept_T = rollout.mask_BT[row]
-  token_ids = tuple(rollout.token_BT[row][kept_T].tolist())
+  count = int(rollout.count_B[row])
+  token_ids = tuple(rollout.token_BT[row][:count].tolist())
   text = model.tokenizer.decode(token_ids)
   think, answer = replies_lib.split_reply(text, thinking)
   return Reply(
     prompt=prompt,
     sample=sample,
     token_ids=token_ids,
-    logprobs=tuple(rollout.logprob_BT[row][kept_T].tolist()),
+    logprobs=tuple(rollout.logprob_BT[row][:count].tolist()),
     text=text,
     think=think,
     answer=answer,

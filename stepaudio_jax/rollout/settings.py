@@ -1,0 +1,62 @@
+"""How a run draws replies: its own values, and the sampler that they make."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from stepaudio_jax import sampling
+from stepaudio_jax.core.types import Array, Batch, Params, Rollout
+from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.text import thoughts
+from stepaudio_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How replies are drawn: of the whole distribution, as a policy gradient needs.
+
+  Attributes:
+    max_think_tokens: a thought that is longer is closed, see sampling; 0 leaves it.
+    slots: replies that are decoded at a time; 0 is all of them.
+    reply_buckets: widths below max_new_tokens in which replies are measured and
+      trained on; the longest reply of all processes decides.
+  """
+
+  samples: int
+  max_new_tokens: int
+  temperature: float
+  max_think_tokens: int = 0
+  slots: int = 0
+  reply_buckets: tuple[int, ...] = ()
+
+
+def sampler(
+  model: StepAudio, tokenizer: Tokenizer, how: Sampling
+) -> Callable[[Params, Batch, Array], Rollout]:
+  """sampling.sample with all but its three arrays given.
+
+  Raises:
+    ValueError: the budget of thoughts leaves no room for an answer.
+  """
+  watched = {}
+  if how.max_think_tokens:
+    known = thoughts.thoughts(tokenizer, model.size.vocabulary)
+    watched = {"max_think_tokens": how.max_think_tokens, "thoughts": known}
+    most = how.max_new_tokens - len(known.closing_ids) - 1
+    if not 0 < how.max_think_tokens <= most:
+      raise ValueError(
+        f"sampling.max_think_tokens={how.max_think_tokens} must be 0 (off) or 1 … "
+        f"{most}: {len(known.closing_ids)} tokens close a thought, and one of "
+        f"max_new_tokens={how.max_new_tokens} is left for the answer"
+      )
+  return functools.partial(
+    sampling.sample,
+    model=model,
+    max_new_tokens=how.max_new_tokens,
+    stop_ids=tokenizer.special.stop,
+    pad_id=tokenizer.special.pad,
+    temperature=how.temperature,
+    copies=how.samples,
+    slots=how.slots,
+    **watched,
+  )
