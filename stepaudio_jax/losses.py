@@ -10,6 +10,7 @@ from stepaudio_jax.core import masked
 from stepaudio_jax.core.types import Array, Batch, Mean
 from stepaudio_jax.models import vocabulary
 from stepaudio_jax.models.vocabulary import TokenScores
+from stepaudio_jax.rl.parts.kl import kl
 
 Sums = tuple[Array, dict[str, Mean]]
 
@@ -164,6 +165,51 @@ def choices_right(reward_B2C: Array, label_BJC: Array) -> list[Mean]:
   right_BJC = 0.5 + 0.5 * jnp.sign(gap_B1C) * jnp.sign(label_BJC)
   dimensions = range(label_BJC.shape[-1])
   return [masked.mean(right_BJC[..., c], decided_BJC[..., c]) for c in dimensions]
+
+
+def dpo(
+  now_BQT: Array,
+  reference_BQT: Array,
+  spoken_BQT: Array,
+  *,
+  beta: float,
+  length_normalised: bool,
+  nll_weight: float,
+) -> Sums:
+  """Direct preference optimisation (arXiv 2305.18290, eq. 7).
+
+  −log σ(β(h_c − h_r)) + α·NLL(chosen), h = log π − log π_ref summed over a reply's
+  spoken tokens, or with `length_normalised` their mean (Tülu 3, arXiv 2411.15124, eq.
+  6). The second term is nats per token of the chosen reply (arXiv 2404.19733, eq. 1).
+
+  Args:
+    now_BQT, reference_BQT: log-probabilities; Q = 2, the chosen reply first.
+    spoken_BQT: tokens that count; a comparison without any in one reply counts not.
+    beta: β. nll_weight: α.
+
+  Returns:
+    The sum over comparisons, divisor = comparisons. "reward_…" is β·h; "kl" is k3 to
+    the reference by token, of replies that the policy did not draw.
+  """
+  both = [jnp.where(spoken_BQT, x, 0.0) for x in (now_BQT, reference_BQT)]
+  now_BQT, reference_BQT = both[0], jax.lax.stop_gradient(both[1])
+  count_BQ = spoken_BQT.sum(-1).astype(jnp.float32)
+  known_B = (count_BQ > 0).all(-1)
+  one_BQ = jnp.maximum(count_BQ, 1.0)
+  ratio_BQ = (now_BQT - reference_BQT).sum(-1)
+  reward_BQ = beta * (ratio_BQ / one_BQ if length_normalised else ratio_BQ)
+  margin_B = reward_BQ[:, 0] - reward_BQ[:, 1]
+  nll_B = -(now_BQT.sum(-1) / one_BQ)[:, 0]
+  preference_B = -jax.nn.log_sigmoid(margin_B)
+  loss = masked.mean(preference_B + nll_weight * nll_B, known_B)
+  named = {"preference": preference_B, "nll": nll_B, "margin": margin_B}
+  named |= {"reward_chosen": reward_BQ[:, 0], "reward_rejected": reward_BQ[:, 1]}
+  named |= {"accuracy": 0.5 + 0.5 * jnp.sign(margin_B)}
+  metrics = {name: masked.mean(x_B, known_B) for name, x_B in named.items()}
+  metrics["kl"] = masked.mean(
+    kl(now_BQT, reference_BQT, "k3"), spoken_BQT & known_B[:, None, None]
+  )
+  return loss.total, metrics | {"loss": loss}
 
 
 def _gaps(reward_B2C: Array, label_BJC: Array) -> tuple[Array, Array]:

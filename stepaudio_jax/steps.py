@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stepaudio_jax import losses, scoring, sharding
+from stepaudio_jax import losses, policy, scoring, sharding
 from stepaudio_jax.core import masked, packs, tree
 from stepaudio_jax.core.types import (
   Array,
   Batch,
   Comparisons,
+  Contrasts,
   Mean,
   PackedReplies,
   Params,
@@ -282,6 +283,38 @@ def preference_loss(
       **{f"accuracy_{n}": m for n, m in zip(dimensions, right, strict=True)},
     }
     return total, metrics
+
+  return loss_fn
+
+
+def dpo_loss(model: Any, **settings: Any) -> LossFn:
+  """Preferred replies become likelier than the others, against a reference.
+
+  The reference is `params["reference"]`, adaptor and decoder that nobody trains; both
+  read the same encoder frames. Log-probabilities are those of the untempered softmax.
+
+  Args:
+    settings: of losses.dpo.
+
+  Raises:
+    ValueError: they make no loss.
+  """
+  beta, nll_weight = settings["beta"], settings["nll_weight"]
+  if beta <= 0 or nll_weight < 0:
+    raise ValueError(f"beta={beta} must be above 0, nll_weight={nll_weight} at least 0")
+
+  def loss_fn(params: Params, batch: Contrasts, rng: Array) -> losses.Sums:
+    del rng
+    read = functools.partial(policy.logprobs, model=model, temperature=1.0)
+    spoken_BQT = batch.spoken_BQT
+    if isinstance(batch.replies, PackedReplies):
+      spoken_BQT = packs.merged(spoken_BQT)
+    return losses.dpo(
+      read(params, batch.replies),
+      read(params["reference"], batch.replies),
+      spoken_BQT,
+      **settings,
+    )
 
   return loss_fn
 

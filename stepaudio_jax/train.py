@@ -5,14 +5,12 @@
 The same command with the same workdir goes on where it was killed.
 """
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -20,6 +18,7 @@ from stepaudio_jax import (
   checkpoint,
   logs,
   meshes,
+  objectives,
   optim,
   origins,
   preemption,
@@ -29,13 +28,12 @@ from stepaudio_jax import (
 )
 from stepaudio_jax.core import entry, packs, processes, recipe, tree
 from stepaudio_jax.core.types import Array, Params
-from stepaudio_jax.data import hearing, loader
-from stepaudio_jax.evals.parts.hearing import frozen_encoder
 from stepaudio_jax.models import heads, hear, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
 
+OBJECTIVES = objectives.OBJECTIVES
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
   *("head_chunks", "attention", "offload"),
@@ -68,6 +66,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   model = sharding.model(c, size, mesh)
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
   params = initial_params(c, model.size, tokenizer, init_key, mesh)
+  if objectives.OBJECTIVES[c.objective].reference:
+    params["reference"] = reference_params(c, model.size, params, mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
   offload = sharding.offloads(c.offload, ("optimiser",))
   state = steps.initial_state(
@@ -177,7 +177,7 @@ def initial_params(
     model_key, heads_key = jax.random.split(rng)
     made = dict(step_audio.init_params(model_key, size))
     if "hear" in parts:
-      listeners = _hearing_heads(c, tokenizer)
+      listeners = objectives.hearing_heads(c, tokenizer)
       made["hear"] = hear.init_params(heads_key, listeners, size.encoder_width)
     if "rewards" in parts:
       made["rewards"] = heads.init_rewards(heads_key, size.width, len(c.dimensions))
@@ -205,11 +205,35 @@ def initial_params(
       "name them in `fresh` to start them from random weights"
     )
   chosen = {part: fresh[part] if part in fresh else loaded[part] for part in parts}
-  _check_shapes(chosen, wanted, c.init)
+  _check_shapes(chosen, wanted, f"init={c.init!r}")
   return chosen
 
 
-def _check_shapes(chosen: Params, wanted: Params, init: str) -> None:
+def reference_params(
+  c: ConfigDict, size: Size, start: Params, mesh: jax.sharding.Mesh
+) -> Params:
+  """Adaptor and decoder of `c.reference` in `c.dtype`; "" is a copy of the start.
+
+  A run keeps them in its checkpoints, so that whatever lies there by now, it goes on
+  with those that it began with.
+
+  Raises:
+    ValueError: they are of another size.
+  """
+  speaking = {part: start[part] for part in ("adaptor", "decoder")}
+  if not c.reference:
+    # Its own copy: a step overwrites what is trained.
+    return jax.tree.map(lambda x: jnp.array(x, c.dtype, copy=True), speaking)
+  place = sharding.placer(
+    mesh, step_audio.axis_names(size), dict.fromkeys(speaking, c.dtype)
+  )
+  loaded = origins.load_params(c.reference, place=place)
+  chosen = {part: loaded[part] for part in speaking}
+  _check_shapes(chosen, speaking, f"reference={c.reference!r}")
+  return chosen
+
+
+def _check_shapes(chosen: Params, wanted: Params, origin: str) -> None:
   wants = {name: leaf.shape for name, leaf in tree.named_leaves(wanted)}
   has = {name: leaf.shape for name, leaf in tree.named_leaves(chosen)}
   wrong = [
@@ -218,118 +242,7 @@ def _check_shapes(chosen: Params, wanted: Params, init: str) -> None:
     if name not in wants or has[name] != wants[name]
   ]
   if wrong:
-    raise ValueError(f"init={init!r} is of another size: {'; '.join(wrong[:8])}")
-
-
-def _next_token(
-  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
-) -> tuple[Any, Any, steps.LossFn]:
-  batches, feed = loader.dialogues(
-    c.data,
-    cache=cache,
-    seed=c.seed,
-    batch_size=c.batch_size,
-    tokenizer=tokenizer,
-    **frozen_encoder(frozen, model),
-  )
-  return batches, feed, steps.next_token_loss(model, feed.names)
-
-
-def _preference(
-  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
-) -> tuple[Any, Any, steps.LossFn]:
-  unknown = sorted(set(c.dims_on_thought) - set(c.dimensions))
-  if unknown:
-    raise ValueError(f"dims_on_thought {unknown} are not in {tuple(c.dimensions)}")
-  if c.data.pack and jax.process_count() > 1:
-    raise NotImplementedError(
-      "data.pack=True with preferences in several processes: their rows would differ"
-    )
-  batches, feed = loader.preferences(
-    c.data,
-    cache=cache,
-    seed=c.seed,
-    batch_size=c.batch_size,
-    tokenizer=tokenizer,
-    dimensions=c.dimensions,
-    packs=sharding.packs(meshes.mesh(c.mesh), c.microbatches),
-    **frozen_encoder(frozen, model),
-  )
-  loss_fn = steps.preference_loss(
-    model,
-    heads.RewardHeads(len(c.dimensions), model.dtype),
-    c.dimensions,
-    [name in c.dims_on_thought for name in c.dimensions],
-    c.loss.weights,
-    margin=c.loss.margin,
-    scaled=c.loss.scaled,
-  )
-  return batches, feed, loss_fn
-
-
-def _hear(
-  c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
-) -> tuple[Any, Any, steps.LossFn]:
-  del frozen
-  batches, feed = loader.clips(
-    c.data,
-    cache=cache,
-    seed=c.seed,
-    batch_size=c.batch_size,
-    spell=hearing.spelling(c.data.symbols, tokenizer)[0],
-  )
-  hearing_heads = _hearing_heads(c, tokenizer)
-  return batches, feed, steps.hear_loss(model, hearing_heads, tuple(feed.attributes))
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-  """What a recipe's `objective` names.
-
-  Attributes:
-    make: (config, model, frozen, tokenizer, cache) → (batches, feed, loss_fn).
-    parts: of the parameters.
-    keys: of the config, beside those of all.
-    free: prefixes under which the user names the keys.
-    encoder_is_frozen: its frames are computed once, before training.
-  """
-
-  make: Callable[..., tuple[Any, Any, steps.LossFn]]
-  parts: tuple[str, ...]
-  keys: tuple[str, ...]
-  free: tuple[str, ...] = ("data.mix.", "data.options.")
-  encoder_is_frozen: bool = True
-
-
-_FRAMES_KEYS = ("data.max_tokens", "data.max_clips", "data.encode_batch")
-OBJECTIVES = {
-  "hear": Objective(
-    _hear,
-    ("encoder", "hear"),
-    ("data.symbols", "data.max_symbols"),
-    free=("data.mix.", "data.options.", "data.attributes."),
-    encoder_is_frozen=False,
-  ),
-  "next_token": Objective(
-    _next_token, workdirs.PARTS, (*_FRAMES_KEYS, "data.history", "data.pack")
-  ),
-  "preference": Objective(
-    _preference,
-    workdirs.REWARD_PARTS,
-    (
-      *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
-      *(f"loss.weights.{name}" for name in steps.PREFERENCE_LOSSES),
-      *_FRAMES_KEYS,
-      *("data.max_reply_tokens", "data.max_raters", "data.pack"),
-    ),
-  ),
-}
-
-
-def _hearing_heads(c: ConfigDict, tokenizer: Tokenizer) -> hear.HearingHeads:
-  attributes = {name: tuple(classes) for name, classes in c.data.attributes.items()}
-  _, symbols = hearing.spelling(c.data.symbols, tokenizer)
-  return hear.HearingHeads(symbols, attributes)
+    raise ValueError(f"{origin} is of another size: {'; '.join(wrong[:8])}")
 
 
 def main() -> None:

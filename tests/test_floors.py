@@ -24,7 +24,7 @@ FLOORS = (
   }
   | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
   {"steps", "origins", "evals", "rollout", "preemption"},
-  {"learner"},
+  {"learner", "objectives"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
   | {"report", "inspect"},
 )

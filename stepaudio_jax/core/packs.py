@@ -9,6 +9,7 @@ from stepaudio_jax.core.types import (
   Array,
   Batch,
   Comparisons,
+  Contrasts,
   PackedReplies,
   Replies,
 )
@@ -53,7 +54,7 @@ def padding(batch: Any) -> dict[str, float]:
 
   Prompts and replies of `Replies` lie apart, and both count.
   """
-  if isinstance(batch, Comparisons):
+  if isinstance(batch, Comparisons | Contrasts):
     batch = batch.replies
   if isinstance(batch, Replies):
     used = [(batch.prompts.segment_BT > 0).sum(), batch.count_BQ.sum()]

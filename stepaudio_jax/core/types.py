@@ -152,6 +152,21 @@ class Comparisons:
 
 
 @_pytree
+class Contrasts:
+  """Two replies to each prompt, of which raters chose the first.
+
+  Attributes:
+    replies: `Replies`, or `PackedReplies` (then every leaf here begins with P), with
+      Q = 2: the turns as they are generated, the chosen one before the rejected one.
+    spoken_BQT: bool, True on the tokens that a policy speaks: thought, answer and
+      <|EOT|>, never what opens the turn; False where there is no comparison.
+  """
+
+  replies: Replies | PackedReplies
+  spoken_BQT: Array
+
+
+@_pytree
 class Experience:
   """Sampled replies with their rewards: what a policy update reads.
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from stepaudio_jax.core import files, lengths, processes, recipe
 from stepaudio_jax.data import (
   comparisons,
+  contrasts,
   corpus,
   examples,
   features,
@@ -122,19 +123,61 @@ def preferences(
   Args:
     packs: that this process's rows are shared out to where `data.pack` is on.
   """
-  judged = corpus.Corpus(
-    data.mix, data.options, data.split, schema.Preference, _key_file(cache)
-  )
-  feed = comparisons.Pairs(
-    judged,
-    _frames(judged, data, cache, encode, frames_kind),
+  feed = _pairs(
+    data,
+    cache,
     tokenizer,
-    comparisons.PairLimits(limits(data), data.max_reply_tokens, data.max_raters),
+    (encode, frames_kind),
     dimensions=dimensions,
     encoder_width=encoder_width,
     packs=packs if data.pack else 0,
   )
   return batches(feed, seed, batch_size, pack=False), feed
+
+
+def choices(
+  data: ConfigDict,
+  *,
+  cache: epath.Path,
+  seed: int,
+  batch_size: int,
+  tokenizer: Tokenizer,
+  encode: features.Encode,
+  frames_kind: str,
+  encoder_width: int,
+  packs: int,
+) -> Loaded:
+  """Chosen and rejected replies for DPO, of the files that `preferences` reads."""
+  pairs = _pairs(
+    data,
+    cache,
+    tokenizer,
+    (encode, frames_kind),
+    dimensions=(comparisons.OVERALL,),
+    encoder_width=encoder_width,
+    packs=0,
+  )
+  feed = contrasts.Choices(pairs, tokenizer, packs if data.pack else 0)
+  return batches(feed, seed, batch_size, pack=False), feed
+
+
+def _pairs(
+  data: ConfigDict,
+  cache: epath.Path,
+  tokenizer: Tokenizer,
+  ear: tuple[features.Encode, str],
+  **known: Any,
+) -> comparisons.Pairs:
+  judged = corpus.Corpus(
+    data.mix, data.options, data.split, schema.Preference, _key_file(cache)
+  )
+  return comparisons.Pairs(
+    judged,
+    _frames(judged, data, cache, *ear),
+    tokenizer,
+    comparisons.PairLimits(limits(data), data.max_reply_tokens, data.max_raters),
+    **known,
+  )
 
 
 def _frames(

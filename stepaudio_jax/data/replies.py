@@ -40,6 +40,13 @@ def views(text: str, think: str | None, tokenizer: Tokenizer, name: str) -> View
   return Views(alone.token_T, whole.token_T)
 
 
+def forced(text: str, think: str | None, tokenizer: Tokenizer) -> int:
+  """Tokens at the start of `thought_T` that a policy is given and does not speak."""
+  turn = {"role": "assistant", "content": text} | ({"think": think} if think else {})
+  known = {"tokenizer": tokenizer, "clip_tokens": (), "example_id": "a reply"}
+  return int(np.argmax(chat.render([turn], target="last", **known).loss_T))
+
+
 def laid(
   prompts: Batch,
   rows: Sequence[Sequence[Views | None]],
