@@ -3,8 +3,8 @@
 import pytest
 
 from stepaudio_jax import rewards
-from stepaudio_jax.data.world import gold, plan, scripted, tasks
-from stepaudio_jax.rewards import accuracy
+from stepaudio_jax.data.world import gold, phrases, plan, scripted, tasks, text_only
+from stepaudio_jax.rewards import accuracy, acoustic_grounding
 
 
 def test_the_files_are_the_names():
@@ -81,3 +81,27 @@ def test_accuracy_agrees_with_the_gold_listener_on_the_world():
       assert accuracy.score(row, text) == float(gold.correct(truth, text) is True)
       seen.add((truth["task"], "wrong" in one["model"]))
   assert len(seen) == 12
+
+
+def test_grounding_knows_the_worlds_evidence_from_what_was_only_said():
+  grounded = [one for many in phrases.THOUGHTS.values() for one in many]
+  said = [t.format("three four") for t in phrases.DIGIT_THOUGHTS]
+  said += [t.format("Anna") for t in phrases.MEMORY_THOUGHTS]
+  written = [
+    message["think"]
+    for row in text_only.rows(200, seed=0)
+    for message in row["messages"]
+    if "think" in message
+  ]
+  assert len(grounded) == 24
+  assert len(written) > 100
+  for thought in grounded:
+    assert acoustic_grounding.score({}, gold.reply(thought, "Low.")) == 1.0, thought
+  for thought in said + written:
+    assert acoustic_grounding.score({}, gold.reply(thought, "Low.")) == 0.0, thought
+
+
+def test_grounding_names_its_evidence_by_kind():
+  thought = "A deep voice, slowly, over a Guitar. The transcript says loud."
+  found = acoustic_grounding.features(thought)
+  assert found == {"timbre": ["deep voice"], "pace": ["slowly"], "sound": ["Guitar"]}
