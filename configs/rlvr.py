@@ -7,8 +7,9 @@ r"""RLVR: a policy gradient on rewards that a rule can check.
 Audio prompts: 0.8 · [answer right] + 0.2 · [reasoning present]; text prompts:
 1.0 · [answer right] (R1 §4). `algorithm=ppo` is the report's choice: clip 0.2,
 γ = λ = 1, no KL, the reward on the last token, one update a rollout. `algorithm=grpo`
-needs no critic. Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and
-its learning rate; tiny takes what moves a tiny model in minutes.
+needs no critic. `text=0.25` draws that share of the prompts from questions without sound
+(R1 §4.2). Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and its
+learning rate; tiny takes what moves a tiny model in minutes.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,7 @@ from stepaudio_jax.core import recipe
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  arg = recipe.parse(arg, size="tiny", algorithm="ppo", smoke=False)
+  arg = recipe.parse(arg, size="tiny", algorithm="ppo", text=0.0, smoke=False)
   tiny = arg.size == "tiny"
   large = arg.size in _SAMPLING_TENSOR
   c = ConfigDict()
@@ -72,6 +73,9 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.options = {
     "prompts": {"set": "dialogue", "path": "runs/world/prompts-{split}.jsonl"}
   }
+  if arg.text:
+    c.data.mix = {"prompts": 1.0 - arg.text, "written": arg.text}
+    c.data.options.written = {"set": "dialogue", "path": "runs/world/text-train.jsonl"}
   c.data.cache = ""  # "": workdir/cache
   c.data.max_tokens = 112 if tiny else 4096
   c.data.max_clips = 1 if tiny else 4

@@ -32,20 +32,28 @@ def judges(
     ValueError: a benchmark needs a judge and none is named, or can use none.
   """
   kind = asked and choice.choice(asked).kind
-  judge = None if kind in (None, choice.RULE) else _judge(asked, key_variable, cache)
+  nobody = kind in (None, choice.RULE)
+  one = None if nobody else judge(asked, key_variable, cache)
   found = {}
   for name, module in modules.items():
     wants_rule = asked is None and module.JUDGES[0] == choice.RULE
-    found[name] = None if wants_rule or "judge" not in module.JUDGES else judge
+    found[name] = None if wants_rule or "judge" not in module.JUDGES else one
     suite.check_judge(module, found[name])
   return found
 
 
-def _judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
+def judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
+  """A checkpoint or an endpoint, as people write it (judges/choice.py).
+
+  Raises:
+    ValueError: it is neither.
+  """
   chosen = choice.choice(asked)
   if chosen.kind == "endpoint":
     settings = endpoint.Settings(key_variable=key_variable)
     return endpoint.Endpoint(chosen.place, chosen.model, settings)
+  if chosen.kind == "rule":
+    raise ValueError(f"judge {asked!r}: a checkpoint or an endpoint is wanted")
   step_folder = storage.step_folder(chosen.place)
   options = suite.Options(**LOCAL)
   speaker = Speaker(workdirs.load_model(step_folder), cache)
