@@ -7,8 +7,9 @@ import pytest
 from etils import epath
 
 from stepaudio_jax.core import processes
+from stepaudio_jax.evals.parts import controls as controls_lib
 from stepaudio_jax.evals.parts import suite
-from tests.evals import quiz
+from tests.evals import quiz, worlds
 
 OPTIONS = {"batch_size": 2, "max_new_tokens": 5, "temperature": 0.7}
 
@@ -119,6 +120,50 @@ def test_so_are_other_questions(folder):
   assert len(again.asked) == 7
 
 
+def test_so_are_other_recordings_of_the_same_name(folder):
+  controls = {"controls": ("silence", "swapped")}
+  undisturbed, _ = ask(folder, quiz.Parrot(low), **controls)
+  worlds.write_noise(folder / "data" / "2.wav", 4_200, seed=99)  # as long as before
+  again = quiz.Parrot(low)
+  summary, _ = ask(folder, again, **controls)
+  # q2 with its sound and in silence, and those that hear it instead of their own.
+  partners = controls_lib.partners(quiz.read(folder / "data"))
+  hearing_it = [name for name, other in partners.items() if other.id == "q2"]
+  asked = [name for name, _ in again.asked]
+  assert sorted(asked) == sorted(["q2", "q2", *hearing_it])
+  assert hearing_it
+  assert summary == undisturbed
+
+
+def test_a_recording_that_was_mended_is_asked_about_again(folder):
+  whole = (folder / "data" / "2.wav").read_bytes()
+  (folder / "data" / "2.wav").write_bytes(b"RIFF no sound")
+  ask(folder, quiz.Parrot(low), controls=("silence",))
+  (folder / "data" / "2.wav").write_bytes(whole)
+  again = quiz.Parrot(low)
+  summary, _ = ask(folder, again, controls=("silence",))
+  assert again.asked == [("q2", None), ("q2", None)]
+  assert summary["conditions"]["silence"]["n_failed"] == 0
+
+
+def test_what_failed_is_asked_again_by_whichever_process(folder, monkeypatch):
+  broken = quiz.Parrot(low)
+  answers = broken.answers
+
+  def out_of_order(*given):
+    for rows in answers(*given):
+      yield [row | {"failed": "no memory", "reply": None} for row in rows]
+
+  broken.answers = out_of_order
+  monkeypatch.setattr(processes, "index", lambda: 1)
+  assert ask(folder, broken)[0]["n_failed"] == 7
+  monkeypatch.setattr(processes, "index", lambda: 0)
+  for asked in (7, 0):
+    again = quiz.Parrot(low)
+    assert ask(folder, again)[0]["n_failed"] == 0
+    assert len(again.asked) == asked
+
+
 def test_what_cannot_be_heard_fails_and_the_others_go_on(folder):
   (folder / "data" / "2.wav").write_bytes(b"RIFF no sound")
   summary, items = ask(folder, quiz.Parrot(low), controls=("silence",))
@@ -168,6 +213,38 @@ def test_a_judge_that_was_silent_is_asked_again(folder):
   again = Yes()
   _, items = ask(folder, quiz.Parrot(None), judge=again)
   assert (len(again.asked), items[1]["detail"]["judge"]) == (1, ["yes"])
+
+
+def test_the_process_whose_judge_was_silent_has_not_the_last_word(folder, monkeypatch):
+  silent = Yes()
+  silent.answers = lambda questions: [None for _ in questions]
+  monkeypatch.setattr(processes, "index", lambda: 1)
+  ask(folder, quiz.Parrot(low), judge=silent)
+  monkeypatch.setattr(processes, "index", lambda: 0)
+  for asked in (7, 0):
+    judge = Yes()
+    _, items = ask(folder, quiz.Parrot(None), judge=judge)
+    assert len(judge.asked) == asked
+    assert {tuple(row["detail"]["judge"]) for row in items} == {("yes",)}
+
+
+def test_other_words_before_a_question_are_another_question(folder):
+  for system, asked in (("Be strict.", 7), ("Be kind.", 7), ("Be strict.", 0)):
+    wording = quiz.Template("Is {answer} right?", system)
+    judge = Yes()
+    module = quiz.benchmark(
+      questions=lambda item, answer, wording=wording: [wording.ask(answer=answer)]
+    )
+    summary, _ = ask(folder, quiz.Parrot(low), module, judge)
+    assert len(judge.asked) == asked
+    assert summary["settings"]["judge"]["templates"] == [wording.hash]
+
+
+def test_a_control_that_is_impossible_shows_before_anything(folder):
+  speaker = quiz.Parrot(low)
+  with pytest.raises(ValueError, match="swapping needs"):
+    ask(folder, speaker, limit=1, controls=("swapped",))
+  assert speaker.asked == []
 
 
 def reworded(item, answer):

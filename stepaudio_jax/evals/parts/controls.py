@@ -49,6 +49,14 @@ def heard(name: str, items: Sequence[Item], folder: epath.PathLike) -> Hear:
   return _CONTROLS[name](items, folder)
 
 
+def sources(name: str, items: Sequence[Item]) -> dict[str, tuple[Audio, ...]]:
+  """By the id of each item the clips of the files from which its sound is made."""
+  found = {item.id: item.talk.audio for item in items}
+  if _CONTROLS.get(name) is _swapped:
+    found |= {name: other.talk.audio for name, other in partners(items).items()}
+  return found
+
+
 def _kept(talk: Dialogue, folder: epath.Path) -> Dialogue:
   """Clips that came as bytes become files."""
   if all(isinstance(audio.source, str) for audio in talk.audio):

@@ -27,6 +27,16 @@ from stepaudio_jax.models.step_audio import StepAudio
 BATCH_SIZE = 16  # chunks that the encoder reads at a time
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def content_key(audio: Audio) -> str:
+  """What names a clip by its bytes and span, wherever it lies.
+
+  Raises:
+    AudioError: it is not there, or its span is none.
+  """
+  return audio_io.content_key(audio.source, audio.start_s, audio.end_s, name=audio.name)
+
+
 def store(params: Params, folder: epath.PathLike) -> Store:
   """Kept encoder frames; the folder may be shared with other encoders and training."""
   encoder = {"encoder": params["encoder"]}

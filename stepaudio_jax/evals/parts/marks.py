@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -37,10 +37,8 @@ def judged(
     for row in replies
     if row["reply"] is not None
   }
-  kept = {key_of(row): row for row in journal.rows()}
-  missing = [
-    key for key, questions in asked.items() if not _settled(kept.get(key), questions)
-  ]
+  kept = _kept(journal.rows(), asked)
+  missing = [key for key in asked if key not in kept or _silent(kept[key])]
   mine = processes.every(missing)
   with progress.bar(None, "judging", "reply", total=len(mine)) as bar:
     for start in range(0, len(mine), JUDGED_AT_ONCE):
@@ -49,7 +47,7 @@ def judged(
       journal.add(
         {
           **dict(zip(_KEY, key, strict=True)),
-          "asked": digest([question.text for question in asked[key]]),
+          "asked": _wording(asked[key]),
           "templates": sorted({question.template for question in asked[key]}),
           "verdicts": [next(answers) for _ in asked[key]],
         }
@@ -57,15 +55,31 @@ def judged(
       )
       bar.update(len(some))
   processes.barrier("all is judged")
-  found = {key_of(row): row for row in journal.rows()}
-  return {key: found[key] for key in asked}
+  return _kept(journal.rows(), asked)
 
 
-def _settled(kept: Row | None, questions: Sequence[Question]) -> bool:
-  """Whether these very questions were asked and every one was answered."""
-  if kept is None or kept["asked"] != digest([one.text for one in questions]):
-    return False
-  return None not in kept["verdicts"]
+def _kept(
+  rows: Sequence[Row], asked: Mapping[Key, Sequence[Question]]
+) -> dict[Key, Row]:
+  """Of these very questions the rows with the fewest that no judge answered.
+
+  Those are asked again, perhaps by another process, so several rows may be there.
+  """
+  kept: dict[Key, Row] = {}
+  for row in rows:
+    key = key_of(row)
+    if key in asked and row["asked"] == _wording(asked[key]):
+      kept[key] = min(kept.get(key, row), row, key=_silent)
+  return kept
+
+
+def _silent(row: Row) -> int:
+  """How many questions the judge left without a reply."""
+  return row["verdicts"].count(None)
+
+
+def _wording(questions: Sequence[Question]) -> str:
+  return digest([[question.system, question.text] for question in questions])
 
 
 def scored(

@@ -13,11 +13,10 @@ import jax
 from absl import logging
 from etils import epath
 
-from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.audio.decoder import AudioError
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import features
-from stepaudio_jax.data.schema import Audio, Dialogue
+from stepaudio_jax.data.schema import Dialogue
 from stepaudio_jax.data.store import Store
 from stepaudio_jax.evals.parts import budgets, hearing
 from stepaudio_jax.evals.parts import prompts as prompts_lib
@@ -116,7 +115,7 @@ class Speaker:
     return prompts_lib.of_frames(
       self.model.tokenizer,
       talks,
-      _content_key,
+      hearing.content_key,
       self._frames,
       max_tokens=room - budgets.tokens(self.model.tokenizer, budget),
       frames_multiple=_FRAMES_MULTIPLE,
@@ -140,7 +139,9 @@ class Speaker:
     return talks, problems
 
   def _fill(self, talks: Sequence[Dialogue]) -> None:
-    clips = {_content_key(audio): audio for talk in talks for audio in talk.audio}
+    clips = {
+      hearing.content_key(audio): audio for talk in talks for audio in talk.audio
+    }
     features.fill_frames(
       self._frames, clips, self._encode, batch_size=hearing.BATCH_SIZE
     )
@@ -167,8 +168,3 @@ def _problem(talk: Dialogue) -> str | None:
   except AudioError as error:
     return str(error)
   return None
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _content_key(audio: Audio) -> str:
-  return audio_io.content_key(audio.source, audio.start_s, audio.end_s, name=audio.name)

@@ -15,9 +15,10 @@ from absl import logging
 from etils import epath
 
 from stepaudio_jax.audio.decoder import AudioError
-from stepaudio_jax.core import processes, progress
-from stepaudio_jax.data.schema import Dialogue
+from stepaudio_jax.core import files, processes, progress
+from stepaudio_jax.data.schema import Audio, Dialogue
 from stepaudio_jax.evals.parts import controls, marks, totals
+from stepaudio_jax.evals.parts import hearing as hearing_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
 from stepaudio_jax.evals.parts.items import Item, not_asked
 from stepaudio_jax.evals.parts.journal import Journal
@@ -25,6 +26,8 @@ from stepaudio_jax.judges.questions import Judge
 from stepaudio_jax.text import messages as messages_lib
 
 Row = dict[str, Any]
+
+_SOUND = "sound"  # of a row in the journal: a hash of the recordings it was heard from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +91,24 @@ def evaluate(
     ValueError: all that is wrong with the data, or a judge that is lacking.
   """
   check_judge(module, judge)
+  hearing_lib.content_key.cache_clear()  # files may be others than at a call before
   items = module.read(data)[:limit]
   drawn = {**dataclasses.asdict(options), **(known or {}), "items": _hash_of(items)}
   # Neither changes a reply: with more of them what is there stays.
   settings = {key: drawn[key] for key in drawn if key not in ("controls", "budgets")}
   place = out / "journal" / module.__name__.rpartition(".")[2]
   journal = Journal(place / "replies", marks.digest(settings))
-  done = {_run_of(row) for row in journal.rows()}
+  # All of them before anything is asked: a control may be impossible.
+  conditions = ("audio", *options.controls)
+  hearing = {name: controls.heard(name, items, out / "clips") for name in conditions}
+  sounds = {name: _sounds(name, items) for name in conditions}
+  kept = _kept(journal.rows(), sounds)
+  done = {_run_of(row) for row in kept.values() if row["failed"] is None}
   for run in _runs(options):
-    hear = controls.heard(run[0], items, out / "clips")
-    _ask(speaker, items, hear, options, journal, run, done)
+    heard = hearing[run[0]], sounds[run[0]]
+    _ask(speaker, items, *heard, options, journal, run, done)
   processes.barrier("all is answered")
-  replies = _ordered(journal.rows(), items, options)
+  replies = _ordered(_kept(journal.rows(), sounds), items, options)
   verdicts: dict[marks.Key, Row] = {}
   if judge is not None:
     settings |= {"judge": judge.describe()}
@@ -136,6 +145,7 @@ def _ask(
   speaker: Speaker,
   items: Sequence[Item],
   hear: controls.Hear,
+  sounds: dict[str, str],
   options: Options,
   journal: Journal,
   run: marks.Run,
@@ -158,7 +168,7 @@ def _ask(
       for rows in itertools.chain([lost], said):
         if rows:
           told = {"condition": condition, "budget": budget}
-          journal.add({**told, **row} for row in rows)
+          journal.add({**told, _SOUND: sounds[row["id"]], **row} for row in rows)
           bar.update(len({row["id"] for row in rows}))
 
 
@@ -177,25 +187,59 @@ def _heard(
   return talks, lost
 
 
+def _sounds(condition: str, items: Sequence[Item]) -> dict[str, str]:
+  """By the id of each item a hash of the recordings from which it is heard."""
+  return {
+    name: marks.digest([_named(audio) for audio in clips])
+    for name, clips in controls.sources(condition, items).items()
+  }
+
+
+def _named(audio: Audio) -> str | None:
+  """A clip by its content; one in a bucket by its place, where reading takes long."""
+  if isinstance(audio.source, str) and files.is_remote(audio.source):
+    return f"{audio.source}|{audio.start_s}|{audio.end_s}"
+  try:
+    return hearing_lib.content_key(audio)
+  except AudioError:
+    return None
+
+
+def _kept(
+  rows: Sequence[Row], sounds: dict[str, dict[str, str]]
+) -> dict[marks.Key, Row]:
+  """The rows that still hold: of the same recordings, and answered rather than failed.
+
+  What failed is asked again, so several rows may be there, in no telling order.
+  """
+  kept: dict[marks.Key, Row] = {}
+  for row in rows:
+    condition, _, name = _run_of(row)
+    key, now = marks.key_of(row), sounds.get(condition, {}).get(name)
+    if row.get(_SOUND, "") == now and (key not in kept or row["failed"] is None):
+      kept[key] = row
+  return kept
+
+
 def _ordered(
-  found: Sequence[Row], items: Sequence[Item], options: Options
+  found: dict[marks.Key, Row], items: Sequence[Item], options: Options
 ) -> list[Row]:
   """One row of every reply that was asked for, run by run, in the order of the files.
 
   Raises:
     RuntimeError: replies are lacking: another process has not done its share.
   """
-  by_key = {marks.key_of(row): row for row in found}
   keys = [
     (condition, budget, item.id, sample)
     for condition, budget in _runs(options)
     for item in items
     for sample in range(options.samples)
   ]
-  lacking = [key for key in keys if key not in by_key]
+  lacking = [key for key in keys if key not in found]
   if lacking:
     raise RuntimeError(f"{len(lacking)} replies are lacking, such as {lacking[0]}")
-  return [by_key[key] for key in keys]
+  rows = [found[key] for key in keys]
+  return [{name: row[name] for name in row if name != _SOUND} for row in rows]
 
 
 def _run_of(row: Row) -> tuple:
