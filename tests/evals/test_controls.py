@@ -71,6 +71,35 @@ def test_where_all_answers_are_one_the_clips_are_still_others(tmp_path):
   assert found == controls.partners(items[::-1])
 
 
+def talk_of(folder, name, clips, answer):
+  blocks = [{"type": "audio", "path": clip} for clip in clips]
+  human = {"role": "human", "content": [*blocks, worlds.text("Well?")]}
+  return items_lib.Item(items_lib.talk(name, [human], "here", str(folder)), answer)
+
+
+def test_a_recording_that_is_asked_about_twice_is_not_swapped_with_itself(tmp_path):
+  asked = [("low", "x"), ("angry", "x"), ("calm", "x"), ("high", "y")]
+  items = [
+    talk_of(tmp_path, f"i{n}", [clip], answer) for n, (answer, clip) in enumerate(asked)
+  ]
+  found = controls.partners(items)
+  assert {name: other.id for name, other in found.items() if name != "i3"} == {
+    "i0": "i3",
+    "i1": "i3",
+    "i2": "i3",
+  }
+  with pytest.raises(ValueError, match="needs other clips than those of 'i"):
+    controls.partners(items[:3])
+
+
+def test_an_item_of_text_alone_has_nothing_to_swap(tmp_path):
+  items = [talk_of(tmp_path, "text", [], "one")]
+  items += [talk_of(tmp_path, name, [name], "two") for name in "ab"]
+  hear = controls.heard("swapped", items, tmp_path / "clips")
+  assert hear(items[0].talk) == items[0].talk
+  assert controls.sources("swapped", items)["text"] == ()
+
+
 def test_one_item_has_nobody_to_swap_with(items, tmp_path):
   with pytest.raises(
     ValueError, match="swapping needs 2 items with clips; there are 1"

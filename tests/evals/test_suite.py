@@ -262,6 +262,8 @@ def test_a_judge_that_is_lacking_or_of_no_use_shows_before_anything(folder):
   [
     ({"controls": ("noise",)}, r"\['noise'\]; the choices are \['silence'"),
     ({"budgets": (-1,)}, "budgets"),
+    ({"budgets": (3, 5, 3)}, r"budgets=\(3, 5, 3\): one is there twice"),
+    ({"controls": ("silence", "silence")}, "controls=.*one is there twice"),
     ({"samples": 0}, "samples=0"),
   ],
 )

@@ -96,6 +96,8 @@ def _swapped(items: Sequence[Item], folder: epath.Path) -> Hear:
   partner = partners(items)
 
   def exchange(talk: Dialogue) -> Dialogue:
+    if not talk.audio:
+      return talk
     others = [_as_file(audio, folder) for audio in partner[talk.id].talk.audio]
     clips = [others[n % len(others)] for n in range(len(talk.audio))]
     return _replaced(talk, [dataclasses.replace(c, name=talk.id) for c in clips])
@@ -109,22 +111,36 @@ _CONTROLS = {"silence": _silence, "swapped": _swapped, "flat": _flat}
 def partners(items: Sequence[Item]) -> dict[str, Item]:
   """By the id of each item the one whose clips it hears instead.
 
-  In an order drawn from the ids alone it is the next item with clips, and of those the
-  next with another answer, if there is one.
+  In an order drawn from the ids alone it is the next item with other clips, since one
+  recording may be asked about twice, and of those the next with another answer, if
+  there is one.
 
   Raises:
-    ValueError: fewer than two items have clips.
+    ValueError: fewer than two items have clips, or an item has the clips of all others.
   """
   spoken = [item for item in items if item.talk.audio]
   if len(spoken) < 2:
     raise ValueError(f"swapping needs 2 items with clips; there are {len(spoken)}")
   order = sorted(spoken, key=lambda item: hashlib.sha256(item.id.encode()).digest())
-  found = {}
-  for place, item in enumerate(order):
-    later = order[place + 1 :] + order[:place]
-    differing = (other for other in later if other.gold != item.gold)
-    found[item.id] = next(differing, later[0])
-  return found
+  return {item.id: _partner(place, order) for place, item in enumerate(order)}
+
+
+def _partner(place: int, order: Sequence[Item]) -> Item:
+  item, alike = order[place], None
+  for step in range(1, len(order)):
+    other = order[(place + step) % len(order)]
+    if _heard_in(other) == _heard_in(item):
+      continue
+    if item.gold is None or other.gold != item.gold:
+      return other
+    alike = alike or other
+  if alike is None:
+    raise ValueError(f"swapping needs other clips than those of {item.id!r}")
+  return alike
+
+
+def _heard_in(item: Item) -> list[tuple]:
+  return [(clip.source, clip.start_s, clip.end_s) for clip in item.talk.audio]
 
 
 def _replaced(talk: Dialogue, clips: Sequence[Audio]) -> Dialogue:

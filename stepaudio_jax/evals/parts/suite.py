@@ -50,6 +50,10 @@ class Options(replies_lib.Options):
       raise ValueError(f"unknown controls {wrong}; the choices are {known}")
     if any(budget < 0 for budget in self.budgets):
       raise ValueError(f"budgets={self.budgets}: no budget is under 0")
+    for name in ("controls", "budgets"):
+      given = getattr(self, name)
+      if len({*given}) < len(given):
+        raise ValueError(f"{name}={given}: one is there twice")
 
 
 class Speaker(Protocol):
