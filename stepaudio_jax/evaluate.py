@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from stepaudio_jax import evals, workdirs
-from stepaudio_jax.core import entry, errors, files, processes, recipe, storage
+from stepaudio_jax.core import entry, errors, files, processes, recipe, seal, storage
 from stepaudio_jax.evals.parts import controls as controls_lib
 from stepaudio_jax.evals.parts import judging, pages, suite
 from stepaudio_jax.evals.parts.speaker import Speaker
@@ -87,21 +87,25 @@ def run(
   options = {name: _options(name, module, given) for name, module in modules.items()}
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
+  judged = {name: one for name, one in modules.items() if hasattr(one, "JUDGES")}
+  judging.check(judged, judge, judge_key)
   data_folder = files.absolute(data)
   if not data_folder.is_dir():
     raise ValueError(f"there is no folder {data_folder} with the benchmarks' data")
-  step_folder = storage.step_folder(checkpoint)
+  step_folder = files.absolute(storage.step_folder(checkpoint))
   workdir = step_folder.parent.parent
   entry.compilation_cache(workdir / "xla_cache")
   out = files.absolute(out or workdir / "evaluation" / step_folder.name)
   cache = epath.Path(cache) if cache else out / "cache"
   asked = {name: module for name, module in modules.items() if hasattr(module, "read")}
-  judged = {name: one for name, one in modules.items() if hasattr(one, "JUDGES")}
+  places = {name: _place(data_folder, name) for name in modules}
+  if len(modules) > 1:
+    _check_files({name: (module, places[name]) for name, module in asked.items()})
   judges = judging.judges(judged, judge, judge_key, cache)
   speaker = Speaker(_loaded(suite, step_folder), cache) if asked else None
   summaries = {}
   for name, module in modules.items():
-    place = data_folder / name if (data_folder / name).is_dir() else data_folder
+    place = places[name]
     known = {"data": str(data), "step": int(step_folder.name)}
     if name in asked:
       summary, items = suite.evaluate(
@@ -112,7 +116,7 @@ def run(
         options=options[name],
         judge=judges[name],
         limit=limit,
-        known={"checkpoint": str(step_folder)},
+        known={"checkpoint": str(step_folder), "seal": seal.digest(step_folder)},
       )
     else:
       model = _loaded(module, step_folder)
@@ -125,6 +129,26 @@ def run(
     if processes.first():
       _write(out, name, module, summaries[name], items)
   return summaries
+
+
+def _place(data: epath.Path, name: str) -> epath.Path:
+  return data / name if (data / name).is_dir() else data
+
+
+def _check_files(asked: dict[str, tuple[ModuleType, epath.Path]]) -> None:
+  """Reads all files once, so that the last benchmark's faults show at the start.
+
+  Raises:
+    ValueError: everything that is wrong with any of them.
+  """
+  faults = []
+  for module, place in asked.values():
+    try:
+      module.read(place)
+    except ValueError as error:
+      faults.append(str(error))
+  if faults:
+    raise ValueError("\n".join(faults))
 
 
 def _loaded(module: ModuleType, step_folder: epath.Path) -> Any:

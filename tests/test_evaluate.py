@@ -1,10 +1,14 @@
 """The command from a checkpoint to result files, with a model of random weights."""
 
+import dataclasses
 import json
+import shutil
 
+import jax
 import pytest
 
 from stepaudio_jax import evaluate
+from stepaudio_jax.evals.parts import suite
 from tests.evals import worlds
 
 COUNTS = {"n", "n_failed", "n_unparsed", "correct", "accuracy", "low", "high"}
@@ -146,6 +150,74 @@ def test_options_are_checked_before_anything_is_read(folder, wrong, message):
   with pytest.raises(ValueError, match=message):
     evaluate.run(
       **{"checkpoint": "no such", "benchmarks": ["world"], "data": folder} | wrong
+    )
+
+
+@pytest.fixture
+def known(monkeypatch):
+  """What decides the replies of a benchmark, run by run; nothing is asked."""
+  told = []
+
+  def asked_nothing(*_, known, **__):
+    told.append(known)
+    return {"settings": {}}, []
+
+  monkeypatch.setattr(suite, "evaluate", asked_nothing)
+  monkeypatch.setattr(evaluate, "_loaded", lambda *_: None)
+  monkeypatch.setattr(evaluate, "_write", lambda *_: None)
+  return told
+
+
+def test_another_checkpoint_in_the_same_place_is_another(tmp_path, known, monkeypatch):
+  run = worlds.write_checkpoint(tmp_path / "run")
+  arguments = {"benchmarks": ["mmau"], "data": tmp_path, "out": tmp_path / "out"}
+  monkeypatch.chdir(tmp_path)
+  for checkpoint in (run, run, "run"):
+    evaluate.run(checkpoint=checkpoint, **arguments)
+  moved = shutil.move(tmp_path / "run", tmp_path / "old")
+  monkeypatch.setattr(worlds, "model", lambda: worlds_model(seed=1))
+  evaluate.run(checkpoint=worlds.write_checkpoint(tmp_path / "run"), **arguments)
+  evaluate.run(checkpoint=moved, **arguments)
+  first, again, relative, other, old = known
+  assert first == again == relative
+  assert other["checkpoint"] == first["checkpoint"]
+  assert other["seal"] != first["seal"] == old["seal"]
+  assert first["seal"]
+
+
+def worlds_model(seed):
+  made = _MODEL()
+  bigger = jax.tree.map(lambda leaf: leaf * (1 + seed), made.params["adaptor"])
+  return dataclasses.replace(made, params={**made.params, "adaptor": bigger})
+
+
+_MODEL = worlds.model
+
+
+def test_the_faults_of_all_folders_are_told_before_anything(tmp_path, known):
+  worlds.write_checkpoint(tmp_path / "run")
+  for name, row in (("mmau", '[{"id": "a"}]'), ("mmar", '[{"id": "b"}]')):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "items.json").write_text(row)
+  with pytest.raises(ValueError, match=r"(?s)items.json.*'a'.*items.json.*'b'"):
+    evaluate.run(
+      checkpoint=tmp_path / "run", benchmarks=["mmau", "mmar"], data=tmp_path
+    )
+  assert not known
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({"judge": "http://h/v1#m"}, r"judge='http://h/v1#m' has nothing to do"),
+    ({"judge_key": "KEY"}, "judge_key='KEY' is an endpoint's; judge=None"),
+    ({"judge": "rule", "judge_key": "KEY"}, "judge_key='KEY'.*judge='rule'"),
+  ],
+)
+def test_a_judge_or_key_of_no_use_is_an_error(folder, given, message, known):
+  with pytest.raises(ValueError, match=message):
+    evaluate.run(
+      checkpoint=folder / "run", benchmarks=["mmau", "world"], data=folder, **given
     )
 
 

@@ -4,6 +4,7 @@ What is written and then cut short, lost or changed by a disk that was full, a c
 was interrupted, or a bucket's clean-up is seen without reading large files.
 """
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -64,6 +65,14 @@ def crcs(folder: epath.PathLike) -> dict[str, int]:
   """Name → CRC-32 of the files that have one in the seal, which is there and whole."""
   known = _read(epath.Path(folder))
   return {name: crc for name, (_, crc) in known.items() if crc is not None}
+
+
+def digest(folder: epath.PathLike) -> str | None:
+  """A hash of what was sealed, which stays as it is copied; None without a seal."""
+  if not sealed(folder):
+    return None
+  content = (epath.Path(folder) / NAME).read_bytes()
+  return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _read(folder: epath.Path) -> dict[str, tuple[int, int | None]]:

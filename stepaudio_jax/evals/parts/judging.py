@@ -6,13 +6,30 @@ from types import ModuleType
 from etils import epath
 
 from stepaudio_jax import workdirs
-from stepaudio_jax.core import storage
+from stepaudio_jax.core import seal, storage
 from stepaudio_jax.evals.parts import suite
 from stepaudio_jax.evals.parts.speaker import Speaker
 from stepaudio_jax.judges import choice, endpoint, local
 from stepaudio_jax.judges.questions import Judge
 
 LOCAL = {"temperature": 0.0, "max_new_tokens": 4096, "batch_size": 16}
+
+
+def check(
+  modules: Mapping[str, ModuleType], asked: str | None, key_variable: str | None
+) -> None:
+  """Whether the judge and the key are of any use; the arguments are those of `judges`.
+
+  Raises:
+    ValueError: a judge whom no benchmark asks, or a key that nobody wants.
+  """
+  kind = asked and choice.choice(asked).kind
+  if key_variable is not None and kind != "endpoint":
+    raise ValueError(f"judge_key={key_variable!r} is an endpoint's; judge={asked!r}")
+  if kind in (None, choice.RULE):
+    return
+  if not any("judge" in module.JUDGES for module in modules.values()):
+    raise ValueError(f"judge={asked!r} has nothing to do: all is scored by rule")
 
 
 def judges(
@@ -57,5 +74,6 @@ def judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
   step_folder = storage.step_folder(chosen.place)
   options = suite.Options(**LOCAL)
   speaker = Speaker(workdirs.load_model(step_folder), cache)
-  described = {"model": str(chosen.place), "step": int(step_folder.name), **LOCAL}
+  described = {"model": str(chosen.place), "step": int(step_folder.name)}
+  described |= {"seal": seal.digest(step_folder), **LOCAL}
   return local.LocalJudge(lambda asked: speaker.say(asked, options), described)
