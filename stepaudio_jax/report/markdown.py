@@ -161,7 +161,8 @@ def _pairs(pairs: Sequence[Row]) -> list[str]:
   note = (
     "The same items, matched by id. p: McNemar's exact test (the sign test where "
     "scores are not 0 and 1), two-sided, not corrected for the number of comparisons. "
-    "Difference: paired bootstrap over items, 95 %. A failed or unreadable item is 0; "
+    "Difference: paired bootstrap over items, 95 %; where all items differ alike, "
+    "Wilson's bound of those that may not. A failed or unreadable item is 0; "
     "of several samples the mean is taken."
   )
   if not all(row["of_the_table"] for row in pairs):

@@ -46,6 +46,22 @@ def test_bootstrap_is_of_the_items_and_the_same_each_time():
     intervals.bootstrap([])
 
 
+def test_few_equal_values_prove_little():
+  # Wilson allows z² / (n + z²) of others: 3.8414588 / 7.8414588 of 4 items.
+  unseen = 3.8414588 / 7.8414588
+  assert intervals.bounded([0.0] * 4, -1, 1) == pytest.approx((-unseen, unseen))
+  assert intervals.bounded([1.0] * 4, -1, 1) == pytest.approx((1 - 2 * unseen, 1.0))
+  wanted = (0.5 - 0.5 * unseen, 0.5 + 0.5 * unseen)
+  assert intervals.bounded([0.5] * 4, 0, 1) == pytest.approx(wanted)
+  # At the ends it is Wilson's own interval, and of many items narrow.
+  assert intervals.bounded([1] * 9, 0, 1) == pytest.approx(intervals.wilson(9, 9))
+  low, high = intervals.bounded([0.0] * 5000, -1, 1)
+  assert high - low < 0.002
+  assert intervals.bounded([0, 1, 1], 0, 1) == intervals.bootstrap([0, 1, 1])
+  with pytest.raises(ValueError, match="no values"):
+    intervals.bounded([], 0, 1)
+
+
 def test_unparsed_and_failed_items_count_as_wrong_but_not_as_answered():
   # Replies: right, right, wrong, unreadable; one item had no reply at all.
   found = accuracy.accuracy([True, True, False, None], n_failed=1)

@@ -55,6 +55,12 @@ def test_what_goes_together_has_a_narrow_interval():
   assert found["difference"]["high"] < 0.08
 
 
+def test_one_item_is_no_proof():
+  found = pairs.compared({"a": 1.0}, {"a": 0.0})["difference"]
+  assert found["mean"] == 1.0
+  assert found["low"] < 0 < found["high"]
+
+
 def test_nothing_shared_gives_no_number():
   found = pairs.compared({"a": 1.0}, {"b": 1.0})
   assert (found["n"], found["p"], found["difference"]) == (0, None, None)

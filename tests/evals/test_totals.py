@@ -48,6 +48,21 @@ def test_what_is_lost_without_the_sound_goes_item_by_item():
   assert got["metrics"]["accuracy"]["mean"] == 0.5
 
 
+def test_one_item_that_lost_is_no_proof_that_the_group_hears():
+  rows = [item("a1", 1.0), item("b1", 1.0), item("b2", 0.0)]
+  rows += [
+    {**row, "condition": "silence", "metrics": {"accuracy": 0.0}} for row in rows
+  ]
+  drops = totals.summary(rows, METRICS, 1)["conditions"]["silence"]["group_drops"]
+  assert drops["task"]["ta"]["mean"] == 1.0
+  assert drops["task"]["ta"]["low"] < 0
+
+
+def test_thoughts_of_one_token_are_no_share():
+  rows = [item(f"a{n}", 1.0, think_tokens=1) for n in range(3)]
+  assert totals.summary(rows, METRICS, 1)["thinking"]["low"] == 1
+
+
 def test_several_samples_are_one_item():
   rights = {"a1": [1, 0, 0, 0], "a2": [1, 1, 1, 1], "b1": [0, 0, 0, 0]}
   rows = [

@@ -51,6 +51,22 @@ def bootstrap(values: Sequence[float]) -> Interval:
   return Interval(float(low), float(high))
 
 
+def bounded(values: Sequence[float], least: float, most: float) -> Interval:
+  """`bootstrap` of values from `least` to `most`, also where all of them are equal.
+
+  Resampling these gives no width, however few they are. Then the interval is that of a
+  mean to which the others, as many as Wilson allows unseen, add `least` or `most`.
+
+  Raises:
+    ValueError: no values.
+  """
+  if not values or any(value != values[0] for value in values):
+    return bootstrap(values)
+  unseen = 1 - wilson(len(values), len(values)).low
+  value = float(values[0])
+  return Interval(value - unseen * (value - least), value + unseen * (most - value))
+
+
 def clustered(
   totals: Sequence[float], counts: Sequence[float], clusters: Sequence[str]
 ) -> Interval:

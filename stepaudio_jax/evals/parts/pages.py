@@ -18,7 +18,8 @@ def page(result: Row) -> str:
     f"# {name}",
     f"Checkpoint `{result['checkpoint']}`.",
     "Over all items, unparsed and failed ones counted as 0, with 95 % intervals "
-    "(Wilson of shares, else bootstrap over items); of answered: without those.",
+    "(Wilson of shares, else bootstrap over items; where all are equal, Wilson's bound "
+    "of those that may not be); of answered: without those.",
     _metrics_table({"all": result}),
   ]
   if result["official"]:

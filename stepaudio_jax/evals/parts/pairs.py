@@ -30,7 +30,7 @@ def compared(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str
   """`ours` minus `theirs`, item by item.
 
   Args:
-    ours, theirs: {id: score}.
+    ours, theirs: {id: score from 0 to 1}.
 
   Returns:
     Items of both (n) and of one alone (unmatched), on how many ours is better, worse
@@ -52,6 +52,6 @@ def compared(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str
 
 
 def difference(gaps: list[float]) -> dict[str, float]:
-  """Mean of paired differences with its bootstrap interval."""
-  low, high = intervals.bootstrap(gaps)
+  """Mean of paired differences from −1 to 1, see intervals.bounded."""
+  low, high = intervals.bounded(gaps, -1, 1)
   return {"mean": math.fsum(gaps) / len(gaps), "low": low, "high": high}

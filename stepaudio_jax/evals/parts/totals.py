@@ -81,10 +81,10 @@ def per_item(rows: Sequence[Row], name: str) -> dict[str, float]:
 
 
 def _interval(values: Sequence[float]) -> intervals.Interval:
-  """Wilson's of shares of right and wrong, else the bootstrap's over items."""
+  """Of values from 0 to 1: Wilson's of right and wrong, else `intervals.bounded`."""
   if all(value in (0, 1) for value in values):
     return intervals.wilson(int(sum(values)), len(values))
-  return intervals.bootstrap(values)
+  return intervals.bounded(values, 0, 1)
 
 
 def by_group(rows: Sequence[Row], made: Callable[[list[Row]], Row]) -> Row:
@@ -126,10 +126,10 @@ def _control(heard: list[Row], rows: list[Row], metrics: Metrics, main: str) -> 
 
 
 def drop(heard: Sequence[Row], control: Sequence[Row], name: str) -> Row:
-  """Mean loss of an item without its sound, with a bootstrap interval over items."""
+  """Mean loss of an item without its sound, with an interval over items."""
   with_sound, without = per_item(heard, name), per_item(control, name)
   lost = [value - without[item] for item, value in with_sound.items()]
-  low, high = intervals.bootstrap(lost)
+  low, high = intervals.bounded(lost, -1, 1)
   return {"mean": math.fsum(lost) / len(lost), "low": low, "high": high, "n": len(lost)}
 
 
@@ -177,11 +177,14 @@ def _budget(rows: Sequence[Row], budget: int, metrics: Metrics) -> Row:
 def _thinking(rows: Sequence[Row]) -> Row | None:
   """Tokens of the thoughts."""
   tokens = [row["think_tokens"] for row in rows if row["think_tokens"] is not None]
-  return _mean(tokens) if tokens else None
+  return _mean(tokens, intervals.bootstrap) if tokens else None
 
 
-def _mean(values: Sequence[float]) -> Row:
-  low, high = _interval(values)
+def _mean(
+  values: Sequence[float],
+  interval: Callable[[Sequence[float]], intervals.Interval] = _interval,
+) -> Row:
+  low, high = interval(values)
   mean = math.fsum(values) / len(values)
   return {"mean": mean, "low": low, "high": high, "n": len(values)}
 
