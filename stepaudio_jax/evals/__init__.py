@@ -5,6 +5,7 @@ A benchmark whose questions are files of somebody else's defines
   COLUMN      of the report's table, or None
   DEFAULTS    {"temperature", "max_new_tokens", "batch_size"}
   JUDGES      ("rule",), ("judge",) or both, the default first
+  PROMPT      a Template, where the model is asked in words of ours; it may be absent
   METRICS     {name: Score → number}, the one of the table first; it may be absent: then
               {"accuracy": the score's value}
   read(folder) → [Item]

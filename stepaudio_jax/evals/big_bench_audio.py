@@ -27,7 +27,7 @@ COLUMN = "Big Bench Audio"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 4096, "batch_size": 16}
 JUDGES = ("rule", "judge")
 FILES = ("metadata.jsonl", "data/metadata.jsonl", *shipped.PARQUET, "*.jsonl", "*.json")
-PROMPT = (
+PROMPT = Template(
   'Answer the question with only "valid" or "invalid", "yes" or "no", or a number.'
 )
 JUDGE = Template(
@@ -106,7 +106,7 @@ def _item(entry: Entry) -> Item | None:
   elif category and gold:
     gold = _gold(entry, gold, CATEGORIES[category])
   audio = entry.audio("audio" if "audio" in entry.row.value else "file_name")
-  content = [audio, {"type": "text", "text": PROMPT}]
+  content = [audio, {"type": "text", "text": PROMPT.ask().text}]
   return entry.item(content, gold, groups={"category": category})
 
 

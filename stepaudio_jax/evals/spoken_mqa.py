@@ -22,7 +22,7 @@ COLUMN = "Spoken MQA"
 DEFAULTS = {"temperature": 0.7, "max_new_tokens": 4096, "batch_size": 16}
 JUDGES = ("rule",)
 FILES = (*shipped.PARQUET, "spoken_mqa.jsonl", "*.jsonl", "*.json")
-PROMPT = "Solve the given math question step by step."
+INSTRUCTION = "Solve the given math question step by step."
 # Their references are compared as they are; those of all others are cleaned first.
 ARITHMETIC = ("short_digit", "long_digit")
 
@@ -66,6 +66,6 @@ def _item(entry: Entry) -> Item | None:
   gold = numbers.worked_out(text)
   if text and gold is None:
     entry.fault(f"'answer' is {text!r:.80}, which ends with no number")
-  content = [{"type": "text", "text": PROMPT}, entry.audio("context")]
+  content = [{"type": "text", "text": INSTRUCTION}, entry.audio("context")]
   subset = entry.text("subset", entry.split)
   return entry.item(content, gold, groups={"subset": subset})

@@ -31,9 +31,14 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Options(replies_lib.Options):
-  """And `silence`: whether all is asked again in silence."""
+  """And `silence`: whether all is asked again in silence. One sample only."""
 
   silence: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.samples != 1:
+      raise ValueError(f"samples={self.samples}: world scores one reply to an item")
 
 
 def load(folder: epath.PathLike) -> Model:

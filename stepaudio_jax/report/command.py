@@ -90,13 +90,29 @@ def _names(
 
 def _checkpoint(name: str, folder: Folder) -> Row:
   summaries = [one.summary for one in folder.results.values()]
-  read = [one["checkpoint"] for one in (*summaries, *folder.talks.values())]
   return {
     "name": name,
     "folder": str(folder.path),
-    "checkpoints": [*dict.fromkeys(read)],
+    "checkpoints": _made_with([*summaries, *folder.talks.values()]),
     "unshown": dict(folder.unshown),
   }
+
+
+def _made_with(summaries: Sequence[Row]) -> list[str]:
+  """The checkpoints of some results: path, step, and seal where one path had several.
+
+  Benchmarks that go their own way know no seal.
+  """
+  seals: dict[str, set[str]] = {}
+  for one in summaries:
+    settings = one.get("settings") or {}
+    step = "" if settings.get("step") is None else f", step {settings['step']}"
+    seals.setdefault(f"{one['checkpoint']}{step}", set()).add(settings.get("seal"))
+  out = []
+  for name, known in seals.items():
+    known = sorted(known - {None})
+    out += [f"{name}, seal {seal}" for seal in known] if len(known) > 1 else [name]
+  return out
 
 
 def _benchmarks(folders: Mapping[str, Folder], columns: Sequence[str]) -> list[str]:
@@ -167,4 +183,5 @@ def _pair(first: Results, second: Results) -> Row:
   same = len(own) == 2 and all(
     abs(a - b) < 1e-6 for a, b in zip(means, own, strict=True)
   )
-  return compared | {"of_the_table": same}
+  unlike = standings.differing(first.summary, second.summary)
+  return compared | {"of_the_table": same, "unlike": unlike}

@@ -109,7 +109,7 @@ def _counts(benchmarks: Mapping[str, Row]) -> list[str]:
   for benchmark, checkpoint, one in reached(benchmarks):
     ruled = official(one)  # of the first metric
     for metric, mean in one["metrics"].items():
-      counts = [str(one[key]) for key in ("n", "n_failed", "n_unparsed")]
+      counts = [asked(one), *(str(one[key]) for key in ("n_failed", "n_unparsed"))]
       answered = words.percent(mean.get("answered"))
       cells = [benchmark, checkpoint, metric, *counts, words.interval(mean), answered]
       rows.append([*cells, ruled, words.percent(benchmarks[benchmark]["chance"])])
@@ -121,6 +121,12 @@ def _counts(benchmarks: Mapping[str, Row]) -> list[str]:
   ]
   table = tables.table([*head.split("|"), "official rule", "chance"], _cells(rows))
   return [table, *(["\n".join(note)] if note else [])]
+
+
+def asked(one: Row) -> str:
+  """Items; of several samples times their number, for replies fail or are unparsed."""
+  samples = one["settings"].get("samples") or 1
+  return str(one["n"]) + (f" × {samples}" if samples > 1 else "")
 
 
 def reached(benchmarks: Mapping[str, Row]) -> list[tuple[str, str, Row]]:
@@ -147,7 +153,7 @@ def _pairs(pairs: Sequence[Row]) -> list[str]:
   head = "benchmark|second − first|items|unmatched|better|worse|p|difference, points"
   rows = [
     [
-      f"{row['benchmark']}{'' if row['of_the_table'] else ' †'}",
+      f"{row['benchmark']}{marks(row)}",
       f"{row['second']} − {row['first']}",
       str(row["n"]),
       str(sum(row["unmatched"])),
@@ -167,7 +173,24 @@ def _pairs(pairs: Sequence[Row]) -> list[str]:
   )
   if not all(row["of_the_table"] for row in pairs):
     note += " †: of the items' scores, whose mean is not the table's metric."
-  return ["## Item by item", note, tables.table(head.split("|"), _cells(rows))]
+  below = [f"- {_cell(line)}" for line in apart(pairs)]
+  table = tables.table(head.split("|"), _cells(rows))
+  return ["## Item by item", note, table, *(["\n".join(below)] if below else [])]
+
+
+def marks(pair: Row) -> str:
+  """Behind a pair's benchmark: † scores are not the metric, ≠ not asked alike."""
+  return " †" * (not pair["of_the_table"]) + f" {UNLIKE}" * bool(pair["unlike"])
+
+
+def apart(pairs: Sequence[Row]) -> list[str]:
+  """Why pairs of results differ by more than their checkpoints."""
+  return [
+    f"{UNLIKE} {row['benchmark']}, {row['second']} − {row['first']}: "
+    + "; ".join(row["unlike"])
+    for row in pairs
+    if row["unlike"]
+  ]
 
 
 def _grounding(benchmarks: Mapping[str, Row]) -> list[str]:

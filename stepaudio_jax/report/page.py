@@ -42,6 +42,9 @@ def html(found: Row) -> str:
     scored=markdown.scored,
     groups={name: groups(entry) for name, entry in benchmarks.items()},
     opponents=opponents(found["pairs"]),
+    marks=markdown.marks,
+    apart=markdown.apart(found["pairs"]),
+    asked=markdown.asked,
     single_samples={
       (benchmark, name): markdown.samples(one)
       for benchmark, name, one in markdown.reached(benchmarks)

@@ -5,7 +5,13 @@ import json
 
 import pytest
 
-from stepaudio_jax.evals import audio_mc, step_caption, step_du, step_spqa
+from stepaudio_jax.evals import (
+  audio_mc,
+  big_bench_audio,
+  step_caption,
+  step_du,
+  step_spqa,
+)
 from stepaudio_jax.judges import choice, endpoint
 from tests.evals import rows as rows_lib
 from tests.judges import servers
@@ -19,6 +25,8 @@ WORDINGS = {
   "step_caption": (step_caption.JUDGE, "1dc6655acebc"),
   "step_caption, the model's": (step_caption.PROMPT, "601228535458"),
   "step_du": (step_du.JUDGE, "32e29d4b93ae"),
+  "big_bench_audio": (big_bench_audio.JUDGE, "e734fd4f5182"),
+  "big_bench_audio, the model's": (big_bench_audio.PROMPT, "bcbbd188c0bf"),
 }
 
 

@@ -54,6 +54,11 @@ def test_two_benchmarks_of_one_column_are_refused(tmp_path):
       {"settings": {"temperature": 0.0, "judge": None}},
       ["temperature 0 instead of 0.7"],
     ),
+    (
+      "MMAU",
+      {"settings": {"prompt": "abc"}},
+      ["asked in words of ours, prompt abc"],
+    ),
     ("Step-DU", {"n": 87}, ["scored by rule, the published row by a judge"]),
     (
       "Step-DU",
@@ -70,6 +75,36 @@ def test_what_sets_a_result_apart_from_the_published_one(column, given, wanted):
   summary = {"column": column, "n": 1000, "simulated": False}
   summary |= {"settings": {"temperature": 0.7, "judge": RULE}}
   assert standings.unlike(summary | given) == wanted
+
+
+JUDGED = {"kind": "endpoint", "url": "https://a", "model": "m", "templates": ["x"]}
+
+
+@pytest.mark.parametrize(
+  ("first", "second", "wanted"),
+  [
+    ({}, {"seed": 1, "batch_size": 4, "checkpoint": "b", "controls": ["flat"]}, []),
+    ({}, {"temperature": 0.0}, ["temperature 0.7 and 0.0"]),
+    ({"items": "1"}, {"items": "2"}, ["other questions or answers"]),
+    ({"samples": 1}, {"samples": 4}, ["samples 1 and 4"]),
+    ({"judge": RULE}, {"judge": None}, []),
+    ({"judge": JUDGED}, {"judge": {**JUDGED, "url": "https://b"}}, []),
+    ({"judge": JUDGED}, {"judge": {**JUDGED, "templates": ["x", "y"]}}, []),
+    (
+      {"judge": JUDGED},
+      {"judge": {**JUDGED, "templates": ["y"]}},
+      ["judged by endpoint m, prompts x and by endpoint m, prompts y"],
+    ),
+    (
+      {"judge": JUDGED},
+      {"judge": {**JUDGED, "model": "n"}},
+      ["judged by endpoint m, prompts x and by endpoint n, prompts x"],
+    ),
+  ],
+)
+def test_results_that_were_not_asked_or_judged_alike_are_told(first, second, wanted):
+  one, other = ({"settings": {"temperature": 0.7} | given} for given in (first, second))
+  assert standings.differing(one, other) == wanted
 
 
 def test_published_rows_are_named(tmp_path):

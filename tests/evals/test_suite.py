@@ -8,7 +8,7 @@ from etils import epath
 
 from stepaudio_jax.core import processes
 from stepaudio_jax.evals.parts import controls as controls_lib
-from stepaudio_jax.evals.parts import suite
+from stepaudio_jax.evals.parts import pages, suite
 from tests.evals import quiz, worlds
 
 OPTIONS = {"batch_size": 2, "max_new_tokens": 5, "temperature": 0.7}
@@ -238,6 +238,19 @@ def test_other_words_before_a_question_are_another_question(folder):
     summary, _ = ask(folder, quiz.Parrot(low), module, judge)
     assert len(judge.asked) == asked
     assert summary["settings"]["judge"]["templates"] == [wording.hash]
+
+
+def test_a_prompt_of_ours_is_told_by_its_hash(folder):
+  summary, _ = ask(folder, quiz.Parrot(low), quiz.benchmark(PROMPT=quiz.WORDING))
+  assert summary["settings"]["prompt"] == quiz.WORDING.hash
+  assert "prompt" not in ask(folder, quiz.Parrot(low))[0]["settings"]
+
+
+def test_of_several_samples_the_page_counts_replies(folder):
+  for samples, wanted in ((1, "| all | 7 |"), (4, "| all | 7 × 4 |")):
+    summary, _ = ask(folder, quiz.Parrot(low), samples=samples)
+    known = {"benchmark": "quiz", "checkpoint": "runs/a"}
+    assert wanted in pages.page(known | summary)
 
 
 def test_a_control_that_is_impossible_shows_before_anything(folder):

@@ -188,3 +188,8 @@ def test_the_control_can_be_left_out(scored):
   page = world.page({**alone, "settings": {}, "checkpoint": "x", "benchmark": "world"})
   assert "| – |" in page
   world.plot(alone)
+
+
+def test_several_samples_of_an_item_are_no_items():
+  with pytest.raises(ValueError, match="samples=4: world scores one reply"):
+    world.Options(4, 8, 0.0, samples=4)

@@ -4,6 +4,9 @@ import base64
 import hashlib
 import html.parser
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
 import soundfile
@@ -130,6 +133,36 @@ def test_only_the_one_script_may_run_and_it_makes_no_html(page):
   for _, attributes in page.tags:
     for key in ("src", "href", "action"):
       assert (attributes.get(key) or "#").startswith(("#", "data:"))
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_published_rule_differs_only_where_it_was_asked(page):
+  rule = re.search(r"const differs = .*?;\n", page.scripts["script"], re.S)[0]
+  rows = [
+    {"verdict": verdict, "sample": sample, "score": score, "official": official}
+    for verdict, sample, score, official in (
+      ("right", 0, 1, 1),
+      ("right", 0, 1, 0),
+      ("right", 0, 1, None),  # the rule leaves it out
+      ("unparsed", 0, None, 0),
+      ("unparsed", 0, None, None),
+      ("right", 1, 1, None),  # a second sample
+      ("failed", 0, None, 0),
+    )
+  ]
+  command = [
+    "node",
+    "-e",
+    f"{rule} console.log({json.dumps(rows)}.map(differs).join())",
+  ]
+  said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+  assert said.strip() == "false,true,true,false,false,false,false"
+
+
+def test_replies_and_not_items_are_counted_where_samples_are_several(tmp_path):
+  four = {"settings": {"samples": 4}}
+  folders.write(tmp_path, "mmau", [item("a", 1)], conditions={}, **four)
+  assert "items1 × 4 unparsed" in Page(command.run(tmp_path, "mmau")).text
 
 
 def test_left_out_questions_and_sounds_are_told(place, tmp_path):

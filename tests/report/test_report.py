@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from stepaudio_jax.evals.parts import standings
 from stepaudio_jax.report import __main__ as entry
 from stepaudio_jax.report import command
 from tests.experiments.pages import read
@@ -174,6 +175,39 @@ def test_scores_that_are_not_the_metric_are_marked(place, tmp_path):
   marks = {pair["benchmark"]: pair["of_the_table"] for pair in found["pairs"]}
   assert marks == {"audio_mc": False, "mmau": True}
   assert all(pair["p"] == 1.0 for pair in found["pairs"])
+
+
+def test_pairs_that_were_not_asked_alike_are_marked(tmp_path):
+  scores = [item(name, 1) for name in "ab"]
+  cold = {"settings": {"temperature": 0.0, "samples": 4, "step": 9}}
+  folders.write(tmp_path / "one", "mmau", scores)
+  folders.write(tmp_path / "two", "mmau", scores, **cold)
+  command.run([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+  text = (tmp_path / "out" / "report.md").read_text()
+  why = "≠ mmau, two − one: temperature 0.7 and 0.0; samples None and 4"
+  assert "| mmau ≠ | two − one | 2 |" in text
+  assert f"- {why}" in text
+  page = read(tmp_path / "out" / "report.html")
+  assert why in page.text
+  # Replies, not items, are unparsed.
+  assert "| mmau | two | accuracy | 2 × 4 | 0 | 0 |" in text
+  assert "2 × 4" in page.text
+  assert "| mmau | one | accuracy | 2 | 0 | 0 |" in text
+
+
+def test_steps_and_seals_of_one_folder_are_told_apart(tmp_path):
+  def made_with(*several):
+    for name, settings in zip(("mmau", "mmar", "world_like"), several, strict=False):
+      folders.write(tmp_path, name, [item("a", 1)], settings=settings)
+    return command.contents([tmp_path], None, standings.PUBLISHED)["checkpoints"][0]
+
+  one = {"step": 1, "seal": "x"}
+  assert made_with(one, one)["checkpoints"] == ["runs/one, step 1"]
+  assert made_with(one, {"step": 1})["checkpoints"] == ["runs/one, step 1"]
+  both = ["runs/one, step 1", "runs/one, step 2"]
+  assert sorted(made_with(one, {"step": 2})["checkpoints"]) == both
+  sealed = made_with(one, {"step": 1, "seal": "y"})["checkpoints"]
+  assert sealed == ["runs/one, step 1, seal x", "runs/one, step 1, seal y"]
 
 
 def test_names_are_as_long_as_they_must_be(place):

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 def page(result: Row) -> str:
   """The summary of parts/suite.py in Markdown."""
-  name = result["benchmark"]
+  name, samples = result["benchmark"], result["settings"].get("samples", 1)
   settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
   parts = [
     f"# {name}",
@@ -20,7 +20,7 @@ def page(result: Row) -> str:
     "Over all items, unparsed and failed ones counted as 0, with 95 % intervals "
     "(Wilson of shares, else bootstrap over items; where all are equal, Wilson's bound "
     "of those that may not be); of answered: without those.",
-    _metrics_table({"all": result}),
+    _metrics_table({"all": result}, samples),
   ]
   if result["official"]:
     ruled = result["official"]
@@ -32,7 +32,7 @@ def page(result: Row) -> str:
   if result["chance"] is not None:
     parts.append(f"Guesses among the choices: {tables.percent(result['chance'])}.")
   for kind, groups in result["groups"].items():
-    parts += [f"## By {kind}", _metrics_table(groups)]
+    parts += [f"## By {kind}", _metrics_table(groups, samples)]
   if result["conditions"]:
     parts += ["## What is heard", _controls_table(result)]
   if result["samples"]:
@@ -42,11 +42,12 @@ def page(result: Row) -> str:
   return "\n\n".join([*parts, f"Settings: {settings}."]) + "\n"
 
 
-def _metrics_table(entries: dict[str, Row]) -> str:
+def _metrics_table(entries: dict[str, Row], samples: int) -> str:
+  """Where there are several samples, replies and not items are unparsed or failed."""
   names = [*next(iter(entries.values()))["metrics"]]
   head = ["", "n", *(f"{name}|of answered" for name in names), "unparsed", "failed"]
   rows = [
-    [label, str(entry["n"])]
+    [label, f"{entry['n']}{f' × {samples}' if samples > 1 else ''}"]
     + [cell for name in names for cell in _cells(entry["metrics"][name])]
     + [str(entry["n_unparsed"]), str(entry["n_failed"])]
     for label, entry in entries.items()

@@ -102,6 +102,8 @@ def unlike(summary: Mapping[str, Any]) -> list[str]:
   out = [f"judged by {described(judge)}"] if judge["kind"] != "rule" else []
   if judge["kind"] == "rule" and column in JUDGED:
     out.append("scored by rule, the published row by a judge")
+  if settings.get("prompt"):
+    out.append(f"asked in words of ours, prompt {settings['prompt']}")
   if "temperature" in settings and settings["temperature"] != TEMPERATURE:
     out.append(f"temperature {settings['temperature']:g} instead of {TEMPERATURE}")
   if column in ITEMS and summary["n"] != ITEMS[column]:
@@ -109,6 +111,37 @@ def unlike(summary: Mapping[str, Any]) -> list[str]:
   if summary["simulated"]:
     out.append("simulated")
   return out
+
+
+# What decides how items are asked and judged; a seed or a batch size does not.
+_DECIDING = ("items", "prompt", "temperature", "top_k", "top_p", "max_new_tokens")
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+  """In what two results of a benchmark differ beside the checkpoint."""
+  one, other = first["settings"], second["settings"]
+  out = []
+  for name in (*_DECIDING, "samples"):
+    pair = one.get(name), other.get(name)
+    if pair[0] != pair[1]:
+      told = f"{name} {pair[0]} and {pair[1]}"
+      out.append("other questions or answers" if name == "items" else told)
+  judges = [settings.get("judge") or {"kind": "rule"} for settings in (one, other)]
+  if len({_who(judge) for judge in judges}) > 1 or _other_wordings(*judges):
+    out.append("judged by " + " and by ".join(map(described, judges)))
+  return out
+
+
+def _who(judge: Mapping[str, Any]) -> str:
+  """A judge wherever it is served, whatever it was asked."""
+  kept = {k: v for k, v in judge.items() if k not in ("url", "templates")}
+  return json.dumps(kept, sort_keys=True)
+
+
+def _other_wordings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Not every wording need have been used by both: an equal answer asks nobody."""
+  first, second = ({*(judge.get("templates") or ())} for judge in (one, other))
+  return not (first <= second or second <= first)
 
 
 def described(judge: Mapping[str, Any]) -> str:

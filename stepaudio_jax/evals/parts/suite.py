@@ -122,6 +122,8 @@ def evaluate(
   rows = marks.scored(module, items, replies, verdicts, out / "clips")
   said = totals.summary(rows, marks.metrics_of(module), options.samples)
   told = {**drawn, "limit": limit, "judge": marks.described(judge, verdicts)}
+  if hasattr(module, "PROMPT"):
+    told["prompt"] = module.PROMPT.hash
   return {"column": module.COLUMN, "settings": told, **said}, rows
 
 
