@@ -108,6 +108,15 @@ def test_unwrapped(answer, expected):
     ("(A), (B)", None),
     ("It is A, not C.", None),
     ("A. Not B.", "low"),
+    ("It is not B.", None),
+    ("The answer is not option (C)", None),
+    ("It isn't low.", None),
+    ("It is not the low one.", None),
+    ("A. low\nB. middle\nC. high", None),  # the options told over again
+    ("(A) low (B) middle (C) high", None),
+    ("A. low, B. middle, C. high. The answer is C.", "high"),
+    ("The options: A. low B. middle C. high\nB", "middle"),
+    ("A. low\nA. low", "low"),
     ("D", None),  # there are three
     ("A deep voice.", None),  # an article
     ("I hear a voice.", None),

@@ -23,13 +23,20 @@ _IN_TEXT = re.compile(
   r"|(A)(?=\s*(?:[.,;:!?)。、]|$)| (?:or|and) ))"
 )
 
+# "B. " before the text of an option, as where options are told over again.
+_TOLD = re.compile(rf"(?<!{_WORD})\(?([A-Z])[).:]+\s*{_GONE}")
+_NOT = r"\b(?:not|isn't|never)\s+(?:(?:the|an?|option|choice)\s+)?"
+_DENIED_LETTER = re.compile(rf"{_NOT}\(?([A-Z])(?!{_WORD})")
+_DENIED_TEXT = re.compile(rf"{_NOT}{_GONE}")
+
 
 def choice(answer: str, choices: Sequence[str]) -> str | None:
   """The one of `choices` that an answer names, or None; never drawn at random.
 
   It equals the choice; else it leads with a letter, or holds one letter, and names no
-  other choice alone; else it contains exactly one choice. Two letters or choices, a
-  refusal and nothing at all are None.
+  other choice alone; else it contains exactly one choice. Where several choices are
+  told over again with their letters, what else is said counts. Two letters or choices,
+  what it is not, a refusal and nothing at all are None.
   """
   text = answers.unwrapped(answer)
   if not answers.key(text):
@@ -53,7 +60,8 @@ def choice(answer: str, choices: Sequence[str]) -> str | None:
   chosen = {letters.index(letter) for letter in _letters(rest) if letter in letters}
   if len(chosen) == 1 and (not places or chosen <= set(places)):
     return choices[chosen.pop()]
-  return choices[places[0]] if len(places) == 1 and not chosen else None
+  one = len(places) == 1 and not chosen and not _DENIED_TEXT.search(rest)
+  return choices[places[0]] if one else None
 
 
 def named(text: str, choices: Sequence[str]) -> list[str]:
@@ -92,6 +100,8 @@ def _without(text: str, words: Sequence[str]) -> str:
 
 def _letters(rest: str) -> set[str]:
   """Letters that answer, in a text without the options."""
+  if len({*_TOLD.findall(rest)}) > 1:
+    rest = _TOLD.sub(" ", rest)
   alone = _ALONE.fullmatch(rest.strip(" .!?,;:。"))
   if alone:
     return {alone[1].upper()}
@@ -99,8 +109,8 @@ def _letters(rest: str) -> set[str]:
   if lead:
     another = _ANOTHER.match(rest, lead.end())
     return {lead[1] or lead[2]} | ({another[1]} if another else set())
-  found = [*_STATED.findall(rest), *sum(_IN_TEXT.findall(rest), ())]
-  return set(found) - {""}
+  found = {*_STATED.findall(rest), *sum(_IN_TEXT.findall(rest), ())} - {""}
+  return set() if found <= {*_DENIED_LETTER.findall(rest)} else found
 
 
 def _labelled(choices: Sequence[str]) -> tuple[list[str | None], list[str]]:
