@@ -25,6 +25,8 @@ from stepaudio_jax.judges.questions import Question
 LONGEST_WAIT_S = 60.0  # between two tries, whatever the server asks for
 _SHOWN = 500  # characters of a server's message
 _TOO_MANY = 429
+# What a server says of one question: too long for it, or not to its taste.
+_OF_THE_QUESTION = (400, 413, 422)
 _AGENT = "stepaudio_jax"  # some servers turn Python's own name away
 
 
@@ -38,7 +40,7 @@ class Settings:
     timeout_s: of connecting, and of each wait for bytes.
     retries: further tries after 429, 5xx, a broken reply or a broken connection.
     backoff_s: before the first of them; it doubles, up to LONGEST_WAIT_S.
-    give_up: so many questions in a row without a reply stop the run.
+    give_up: so many questions in a row without a reply, refused or not, stop the run.
     key_variable: environment variable with the key; None sends none.
   """
 
@@ -109,10 +111,14 @@ class Endpoint:
     }
 
   def answers(self, questions: Sequence[Question]) -> list[str | None]:
-    """Raw replies in order; None where all tries failed, which is logged.
+    """Raw replies in order; None where all tries failed or one question is refused.
+
+    Both are logged. A question is refused with 400, 413 or 422: one that is too long
+    must not keep all others from being judged.
 
     Raises:
-      ValueError: the server refuses (4xx or a redirect); its message is shown.
+      ValueError: the server refuses (another 4xx, a redirect, or `give_up` questions in
+        a row); its message is shown.
       ConnectionError: `give_up` questions in a row had no reply.
     """
     found: list[str | None] = [None] * len(questions)
@@ -133,6 +139,7 @@ class Endpoint:
 
     Raises:
       ValueError: the server refuses.
+      _Refused: it refuses this question.
       _Failed: it is worth another try.
     """
     key = _key(self.settings.key_variable)
@@ -169,7 +176,8 @@ class Endpoint:
       return _Failed(said, _seconds(error.headers))
     if error.code < 400:
       said += "; redirects are not followed: name the address that it leads to"
-    return ValueError(f"the judge {self.model!r} at {self.url} refuses: {said}")
+    refusal = f"the judge {self.model!r} at {self.url} refuses: {said}"
+    return (_Refused if error.code in _OF_THE_QUESTION else ValueError)(refusal)
 
 
 class _Failed(Exception):
@@ -178,6 +186,10 @@ class _Failed(Exception):
   def __init__(self, why: str, wait_s: float | None = None):
     super().__init__(why)
     self.wait_s = wait_s
+
+
+class _Refused(Exception):
+  """A question that the server does not take, however often it is asked."""
 
 
 class _NoRedirects(request.HTTPRedirectHandler):
@@ -207,6 +219,9 @@ class _Work:
     for number in range(self._settings.retries + 1):
       try:
         text, cut = _reply(self._endpoint.post(question))
+      except _Refused as refused:
+        self._refused(place, refused)
+        return None
       except _Failed as failed:
         why = failed
       else:
@@ -230,12 +245,20 @@ class _Work:
         self._settings.max_tokens,
       )
 
-  def _unanswered(self, place: int, why: _Failed) -> None:
+  def _refused(self, place: int, why: _Refused) -> None:
+    logging.warning("no reply to question %d: %s", place, why)
+    if self._lost() >= self._settings.give_up:
+      raise ValueError(str(why))
+
+  def _lost(self) -> int:
+    """Counts one more; how many in a row there are."""
     self._count(unanswered=1)
     with self._lock:
       self._in_a_row += 1
-      in_a_row = self._in_a_row
-    tries = self._settings.retries + 1
+      return self._in_a_row
+
+  def _unanswered(self, place: int, why: _Failed) -> None:
+    in_a_row, tries = self._lost(), self._settings.retries + 1
     logging.warning("no reply to question %d after %d tries: %s", place, tries, why)
     if in_a_row >= self._settings.give_up:
       raise ConnectionError(

@@ -68,6 +68,11 @@ def test_two_benchmarks_of_one_column_are_refused(tmp_path):
       },
       ["judged by local m, prompts 1, 2"],
     ),
+    (
+      "MMAU",
+      {"settings": {"judge": {"kind": "rule", "unanswered": 3}}},
+      ["3 questions that the judge left without a reply"],
+    ),
     (None, {"n": 3}, []),
   ],
 )

@@ -195,6 +195,7 @@ def test_judgements_are_kept_until_judge_or_wording_are_others(folder):
   assert {row["score"] for row in items} == {1}
   assert items[0]["detail"] == {"by": "judge", "judge": ["yes"]}
   told = {"kind": "test", "model": "yes", "templates": [quiz.WORDING.hash]}
+  told["unanswered"] = 0
   assert summary["settings"]["judge"] == told
   for judge, module, asked in (
     (Yes(), None, 0),
@@ -208,7 +209,8 @@ def test_judgements_are_kept_until_judge_or_wording_are_others(folder):
 def test_a_judge_that_was_silent_is_asked_again(folder):
   judge = Yes()
   judge.answers = lambda questions: ["yes", None, *["yes"] * (len(questions) - 2)]
-  _, items = ask(folder, quiz.Parrot(low), judge=judge)
+  summary, items = ask(folder, quiz.Parrot(low), judge=judge)
+  assert summary["settings"]["judge"]["unanswered"] == 1
   assert [row["detail"]["judge"] for row in items[:3]] == [["yes"], [None], ["yes"]]
   again = Yes()
   _, items = ask(folder, quiz.Parrot(None), judge=again)

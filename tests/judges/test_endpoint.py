@@ -127,7 +127,36 @@ def test_questions_without_a_reply_do_not_add_up_over_those_with_one():
     assert judge.answers(questions(6)) == ["YES", None] * 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_question_that_is_refused_does_not_stop_the_others(monkeypatch, status):
+  told = []
+  monkeypatch.setattr(logging, "warning", lambda text, *args: told.append(text % args))
+  refusal = servers.Answer({"error": {"message": "too many tokens"}}, status)
+
+  def reply(_, body):
+    return refusal if number_of(body) % 2 == 0 else servers.completion("YES")
+
+  with servers.serving(reply) as server:
+    judge = asked(server.url, give_up=2)
+    assert judge.answers(questions(5)) == [None, "YES", None, "YES", None]
+  assert len(server.requests) == 5  # nothing is asked again
+  assert judge.tally == endpoint.Tally(asked=5, unanswered=3, cut=0, retries=0)
+  assert len(told) == 3
+  assert all(f"refuses: {status} too many tokens" in line for line in told)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_every_question_stops_the_run(status):
+  refusal = servers.Answer({"error": {"message": "no such m/odel"}}, status)
+  with (
+    servers.serving(lambda *_: refusal) as server,
+    pytest.raises(ValueError, match=f"refuses: {status} no such m/odel"),
+  ):
+    asked(server.url, give_up=3).answers(questions(5))
+  assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_stops_the_run_with_the_servers_words(status):
   refusal = servers.Answer({"error": {"message": "no such m/odel"}}, status)
   words = f"refuses: {status} no such m/odel"
@@ -148,7 +177,7 @@ def test_a_refusal_wakes_those_that_wait_for_another_try():
       return servers.Answer({}, 429, {"Retry-After": "50"})
     waiting.wait(10)
     time.sleep(0.05)
-    return servers.Answer({"error": {"message": "no"}}, 400)
+    return servers.Answer({"error": {"message": "no"}}, 401)
 
   with servers.serving(reply) as server:
     done = threading.Event()
@@ -221,7 +250,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(monkeypatch):
       servers.Answer({"error": {"message": f"slow, {KEY}"}}, 429),
       servers.Answer(KEY.encode()),
       servers.Answer({"note": KEY}),
-      servers.Answer(long, 400),
+      servers.Answer(long, 401),
     ]
     return echoes[number]
 

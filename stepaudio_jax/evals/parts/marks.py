@@ -145,11 +145,12 @@ def metrics_of(module: ModuleType) -> totals.Metrics:
 
 
 def described(judge: Judge | None, verdicts: dict[Key, Row]) -> Row:
-  """What has judged, by which wordings."""
+  """What has judged, by which wordings, and how many questions it left unanswered."""
   if judge is None:
     return {"kind": "rule"}
   templates = {one for row in verdicts.values() for one in row["templates"]}
-  return {**judge.describe(), "templates": sorted(templates)}
+  silent = sum(map(_silent, verdicts.values()))
+  return {**judge.describe(), "templates": sorted(templates), "unanswered": silent}
 
 
 def key_of(row: Row) -> Key:

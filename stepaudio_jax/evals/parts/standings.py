@@ -100,6 +100,8 @@ def unlike(summary: Mapping[str, Any]) -> list[str]:
   settings, column = summary["settings"], summary["column"]
   judge = settings.get("judge") or {"kind": "rule"}
   out = [f"judged by {described(judge)}"] if judge["kind"] != "rule" else []
+  if judge.get("unanswered"):
+    out.append(f"{judge['unanswered']} questions that the judge left without a reply")
   if judge["kind"] == "rule" and column in JUDGED:
     out.append("scored by rule, the published row by a judge")
   if settings.get("prompt"):
@@ -134,7 +136,7 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
 
 def _who(judge: Mapping[str, Any]) -> str:
   """A judge wherever it is served, whatever it was asked."""
-  kept = {k: v for k, v in judge.items() if k not in ("url", "templates")}
+  kept = {k: v for k, v in judge.items() if k not in ("url", "templates", "unanswered")}
   return json.dumps(kept, sort_keys=True)
 
 
