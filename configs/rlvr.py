@@ -8,8 +8,8 @@ Audio prompts: 0.8 · [answer right] + 0.2 · [reasoning present]; text prompts:
 1.0 · [answer right] (R1 §4). `algorithm=ppo` is the report's choice: clip 0.2,
 γ = λ = 1, no KL, the reward on the last token, one update a rollout. `algorithm=grpo`
 needs no critic. `text=0.25` draws that share of the prompts from questions without
-sound (R1 §4.2). Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and its
-learning rate; tiny takes what moves a tiny model in minutes.
+sound (R1 §4.2). Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and
+its learning rate; tiny takes what moves a tiny model in minutes.
 """
 
 from ml_collections import ConfigDict
