@@ -7,7 +7,9 @@ r"""RLHF: the loop of configs/rlvr.py on a learned reward of many dimensions.
 What is not named here is RLVR's own value, so that the two can be compared: the same
 start, prompts, number of replies and updates. PPO-style clip and a KL to the reference
 (R1.5 §3.3). `normalisation=gdpo` compares each dimension within its group before the
-weights are applied (arXiv 2601.05242); "sum" compares the weighted sum.
+weights are applied (arXiv 2601.05242); "sum" compares the weighted sum. `algorithm=`
+takes every name that RLVR's takes; the KL stays in the loss
+(`--config.kl.where=reward` puts it in the reward, as REINFORCE++ and RLOO have it).
 """
 
 from ml_collections import ConfigDict
@@ -32,8 +34,14 @@ def get_config(arg: str = "") -> ConfigDict:
     "emotional_continuity": 1.0,
     "coherence": 1.0,
   }
-  c.algorithm.normalisation = arg.normalisation
-  if arg.algorithm == "grpo":
+  if "normalisation" in c.algorithm:
+    c.algorithm.normalisation = arg.normalisation
+  elif arg.normalisation != "sum":
+    raise ValueError(
+      f"normalisation={arg.normalisation!r} with algorithm={arg.algorithm!r}, which "
+      "has 'sum' only; grpo, dapo, gspo and cispo have 'gdpo'"
+    )
+  if "std_floor" in c.algorithm:
     c.algorithm.std_floor = 0.05  # learned rewards are noisy: near-ties stay small
   c.kl.beta = 0.02 if arg.size == "tiny" else 0.001
   return c

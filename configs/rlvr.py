@@ -6,10 +6,20 @@ r"""RLVR: a policy gradient on rewards that a rule can check.
 
 Audio prompts: 0.8 · [answer right] + 0.2 · [reasoning present]; text prompts:
 1.0 · [answer right] (R1 §4). `algorithm=ppo` is the report's choice: clip 0.2,
-γ = λ = 1, no KL, the reward on the last token, one update a rollout. `algorithm=grpo`
-needs no critic. `text=0.25` draws that share of the prompts from questions without
-sound (R1 §4.2). Sizes other than tiny take R1's 16 samples of up to 10,240 tokens and
-its learning rate; tiny takes what moves a tiny model in minutes.
+γ = λ = 1, no KL, the reward on the last token, one update a rollout. The others need no
+critic: grpo, drgrpo, rloo, reinforce_pp, dapo, gspo, cispo, each a file of rl/ that
+names its paper, with its own aggregation of the loss (`aggregation`; "constant" divides
+every reply's loss by `sampling.max_new_tokens`). `text=0.25` draws that share of the
+prompts from questions without sound (R1 §4.2). Sizes other than tiny take R1's 16
+samples of up to 10,240 tokens and its learning rate; tiny takes what moves a tiny model
+in minutes.
+
+`kl.target` (nats per token, `train/kl_k3`) has `kl.beta` follow it; `train/kl_beta` is
+what it was. `correction` weighs the loss of each token by what the trainer's
+log-probability says of the sampler's (rl/parts/correction.py): "tis" within low and
+limit, "icepop" (its authors' are 0.5 and 5), "sequence_mask" or "none".
+`rewards.overlong` takes up to `weight` from replies within `buffer_tokens` of the
+limit; 0 is off, dapo has a fifth.
 """
 
 from ml_collections import ConfigDict
@@ -63,9 +73,20 @@ def get_config(arg: str = "") -> ConfigDict:
     "text": {"accuracy": 1.0},
   }
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
-  c.algorithm = recipe.choose("algorithm", arg.algorithm, {"ppo": _PPO, "grpo": _GRPO})
-  c.aggregation = "token_mean"
-  c.kl = {"beta": 0.0, "estimator": "k3_k2", "where": "loss"}
+  c.rewards.overlong = {"buffer_tokens": 0, "weight": 1.0}
+  if arg.algorithm == "dapo":
+    c.rewards.overlong.buffer_tokens = c.sampling.max_new_tokens // 5
+  own = recipe.choose("algorithm", arg.algorithm, _ALGORITHMS)
+  c.algorithm = {"name": arg.algorithm, **own}
+  c.aggregation = _AGGREGATIONS.get(arg.algorithm, "token_mean")
+  c.kl = {
+    "beta": 0.0,
+    "estimator": "k3_k2",
+    "where": "loss",  # or "reward", as k1
+    "target": 0.0,  # nats per token that beta follows; 0 = off
+    "horizon": 10_000,  # replies
+  }
+  c.correction = {"kind": "tis", "limit": 2.0, "low": 0.0}
 
   c.data = ConfigDict()
   c.data.split = "train"
@@ -117,7 +138,18 @@ def get_config(arg: str = "") -> ConfigDict:
 
 # A decoded token reads every weight: split over as many devices as there are KV heads.
 _SAMPLING_TENSOR = {"step_audio_2_mini": 4, "step_audio_r1": 8}
-_CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0, "normalisation": "sum"}
-_GAE = {"gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2}
-_PPO = {"name": "ppo", **_CLIP, **_GAE}
-_GRPO = {"name": "grpo", **_CLIP, "std_floor": 1e-4, "scale_by_std": True}
+_CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 0.0}
+_PPO = {**_CLIP, "dual_clip": 3.0, "normalisation": "sum"}
+_GROUP = {"std_floor": 1e-4, "normalisation": "sum"}
+_ALGORITHMS = {
+  "ppo": {**_PPO, "gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2},
+  "grpo": {**_PPO, **_GROUP, "scale_by_std": True},
+  "drgrpo": _CLIP,
+  "rloo": _CLIP,
+  "reinforce_pp": {**_CLIP, "baseline": False},
+  "dapo": {**_CLIP, "clip_high": 0.28, **_GROUP},
+  "gspo": {"clip_low": 3e-4, "clip_high": 4e-4, **_GROUP},
+  "cispo": {"ratio_limit": 5.0, **_GROUP},
+}
+# The mean over all tokens is that of the others.
+_AGGREGATIONS = {"drgrpo": "constant", "gspo": "sequence_mean_token_mean"}

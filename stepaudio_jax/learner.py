@@ -6,7 +6,6 @@ The other half plays: rollout/ asks, samples and scores.
 import functools
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +23,16 @@ from stepaudio_jax.core.types import (
 )
 from stepaudio_jax.models import heads
 from stepaudio_jax.models.step_audio import StepAudio
-from stepaudio_jax.rl.parts.kl import kl
+from stepaudio_jax.rl.parts.correction import Correction
+from stepaudio_jax.rl.parts.kl import kl, next_beta
+from stepaudio_jax.rollout.keys import hyper
 
 SPEAKING = ("adaptor", "decoder")
 OFFLOADS = ("optimiser", "reference")
 
-# (state, replies, experience, step, ids) → (state, values)
+# (state, replies, experience, step, ids, β) → (state, values)
 Update = Callable[
-  [TrainState, Replies | PackedReplies, Experience, int, Sequence[str]],
+  [TrainState, Replies | PackedReplies, Experience, int, Sequence[str], float],
   tuple[TrainState, dict[str, float]],
 ]
 
@@ -75,14 +76,29 @@ def speaking(params: Params) -> Params:
   return {part: params[part] for part in SPEAKING}
 
 
-def advised(c: ConfigDict, algorithm: ModuleType, experience: Experience) -> Experience:
-  """With the algorithm's advantages; a KL in the reward is added to each token's."""
-  extra = {}
+def advised(
+  c: ConfigDict, algorithm: ModuleType, experience: Experience, beta: float
+) -> Experience:
+  """With the algorithm's advantages; a KL in the reward is added to each token's.
+
+  Args:
+    beta: weight of the KL, an argument so that it may change without a new program.
+  """
+  known = {"group": c.sampling.samples, "aggregation": c.aggregation, **hyper(c)}
   if c.kl.where == "reward":
     k1_BT = kl(experience.old_BT, experience.reference_BT, "k1")
-    extra["kl_reward_BT"] = -c.kl.beta * k1_BT
-  return algorithm.advantages(
-    experience, group=c.sampling.samples, **_hyper(c), **extra
+    known["kl_reward_BT"] = -beta * k1_BT
+  return algorithm.advantages(experience, **known)
+
+
+def following(c: ConfigDict, beta: float, found: float) -> float:
+  """The next step's weight of the KL, `found` being this step's in nats per token."""
+  return next_beta(
+    beta,
+    found,
+    target=c.kl.target,
+    horizon=c.kl.horizon,
+    replies=c.prompts_per_step * c.sampling.samples,
   )
 
 
@@ -101,16 +117,17 @@ def updater(
   loss_fn = policy.policy_loss(
     model,
     algorithm,
-    _hyper(c),
+    hyper(c),
     estimator=c.kl.estimator,
     aggregation=c.aggregation,
     temperature=c.sampling.temperature,
+    constant=c.sampling.max_new_tokens if c.aggregation == "constant" else None,
+    correction=Correction(**c.correction),
   )
   one = functools.partial(
     steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
   )
   step_fn = steps.jitted(one, like)
-  beta = c.kl.beta if c.kl.where == "loss" else 0.0
 
   def update(
     state: TrainState,
@@ -118,8 +135,10 @@ def updater(
     experience: Experience,
     step: int,
     ids: Sequence[str],
+    beta: float,
   ) -> tuple[TrainState, dict[str, float]]:
-    whole = policy.grouped(replies, experience, beta)
+    in_loss = beta if c.kl.where == "loss" else 0.0
+    whole = policy.grouped(replies, experience, in_loss)
     found = []
     for part in range(c.epochs * c.minibatches):
       first = part % c.minibatches
@@ -129,7 +148,3 @@ def updater(
     return state, {name: np.mean([row[name] for row in found]) for name in found[0]}
 
   return update
-
-
-def _hyper(c: ConfigDict) -> dict[str, Any]:
-  return {name: value for name, value in c.algorithm.items() if name != "name"}

@@ -25,8 +25,12 @@ from stepaudio_jax.core.types import (
 )
 from stepaudio_jax.models import heads, vocabulary
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rl.parts import correction as corrections
 from stepaudio_jax.rl.parts.aggregate import aggregate
+from stepaudio_jax.rl.parts.correction import Correction
 from stepaudio_jax.rl.parts.kl import kl
+
+_UNCORRECTED = Correction("none")
 
 
 @jax.tree_util.register_dataclass
@@ -160,6 +164,8 @@ def policy_loss(
   estimator: str,
   aggregation: str,
   temperature: float,
+  constant: float | None = None,
+  correction: Correction = _UNCORRECTED,
 ) -> Callable[[Params, Update, Array], tuple[Array, dict[str, Mean]]]:
   """Loss of an `Update` for steps.train_step.
 
@@ -170,7 +176,8 @@ def policy_loss(
   Args:
     algorithm: a file of rl/, with its hyper-parameters `hyper`.
     estimator: of the KL, see rl/parts/kl.py.
-    aggregation: over tokens and replies, see rl/parts/aggregate.py.
+    aggregation, constant: over tokens and replies, see rl/parts/aggregate.py.
+    correction: of the sampler's log-probabilities; it weighs the algorithm's loss.
   """
 
   def loss_fn(
@@ -184,6 +191,10 @@ def policy_loss(
     now_BQT = logprobs(params, update.replies, model=model, temperature=temperature)
     now_BT = jnp.where(experience.mask_BT, _flat(now_BQT), 0.0)
     loss_BT, extras = algorithm.token_loss(now_BT, experience, **hyper)
+    if correction.kind != "none":
+      weight_BT, decided_BT = corrections.weights(correction, experience)
+      loss_BT = weight_BT * loss_BT
+      extras |= {"correction": weight_BT, "correction_limited": decided_BT}
     kl_BT = kl(now_BT, experience.reference_BT, estimator)
     mean = functools.partial(masked.mean, mask=experience.mask_BT)
     metrics = {"policy_loss": mean(loss_BT), "kl_now": mean(kl_BT)}
@@ -194,7 +205,7 @@ def policy_loss(
       value_loss_BT = algorithm.value_loss(value_BT, experience, **hyper)
       metrics["value_loss"] = mean(value_loss_BT)
       loss_BT = loss_BT + value_loss_BT
-    loss = aggregate(loss_BT, experience.mask_BT, aggregation)
+    loss = aggregate(loss_BT, experience.mask_BT, aggregation, constant)
     return loss.total, metrics | {"loss": loss}
 
   return loss_fn

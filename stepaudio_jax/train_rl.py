@@ -32,7 +32,7 @@ from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import loader
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import step_audio
-from stepaudio_jax.rollout import heldout, keys, summary, waiting
+from stepaudio_jax.rollout import heldout, keys, overlong, summary, waiting
 from stepaudio_jax.rollout.actor import Actor, Packing, Sampling
 from stepaudio_jax.rollout.collector import Collecting, Collector
 from stepaudio_jax.rollout.gate import Gate
@@ -89,7 +89,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   feed = open_prompts(c.data.split)
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
-  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader)
+  longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
+  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest)
   player = functools.partial(
     Actor,
     model,
@@ -124,9 +125,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     workdirs.describe(workdir, model.size, tokenizer)
 
   # ─── Resume ───────────────────────────────────────────────────────────────────────
-  saved = checkpoint.Checkpoints(workdir, **c.checkpoint)
+  saved, beta = checkpoint.Checkpoints(workdir, **c.checkpoint), c.kl.beta
   if saved.begun(c.total_steps):
     state, position = saved.restore(state)
+    beta = position.get("kl_beta", beta)  # earlier versions kept none
     batches.set_state(position["data"])
     waiting.load(collector, workdir, position["waiting"])
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
@@ -156,13 +158,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       played = actor.whole(found.played, found.asked)
       agreed = gate.check(step, played)
       collector.begin_next(state.params, step + 1)
-      learned = advantages(found.played.experience)
+      learned = advantages(found.played.experience, beta)
       ids = [row["id"] for row in found.asked]
-      state, values = update(state, found.played.replies, learned, step, ids)
+      state, values = update(state, found.played.replies, learned, step, ids, beta)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
       how = (c.sampling.samples, c.sampling.max_think_tokens)
       values |= summary.summary(played, *how) | found.counts
-      values |= {"data/skipped": len(feed.skipped)}
+      values |= {"train/kl_beta": beta, "data/skipped": len(feed.skipped)}
+      beta = learner.following(c, beta, values["train/kl_k3"])
       values |= packs.padding(found.played.replies)
       values |= {f"time/{name}": taken for name, taken in played.seconds.items()}
       values |= {"time/step_s": time.perf_counter() - clock}
@@ -179,7 +182,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
           journal.flush()
         collector.settle(state.params, step + 1)
         kept = waiting.save(collector, workdir, step, c.checkpoint.keep + 1)
-        saved.save(step, state, {"data": batches.get_state(), "waiting": kept})
+        position = {"data": batches.get_state(), "waiting": kept, "kl_beta": beta}
+        saved.save(step, state, position)
       if leaving:
         saved.wait()
         preemption.leave(step, workdir)

@@ -11,7 +11,7 @@ from stepaudio_jax import meshes
 from stepaudio_jax.core.types import Rollout
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
-from stepaudio_jax.rollout import drawn, heldout, judge, scorer
+from stepaudio_jax.rollout import drawn, heldout, judge, overlong, scorer
 from stepaudio_jax.rollout.actor import Actor, Sampling
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.said import Said
@@ -22,6 +22,7 @@ RIGHT = Said("I hear it.\n</think>\nHigh.", "I hear it.", "High.")
 WRONG = Said("I hear it.\n</think>\nLow.", "I hear it.", "Low.")
 OPEN = Said("I hear it and", "I hear it and", None)
 RULES = {"audio": {"accuracy": 0.8, "think_format": 0.2}, "text": {"accuracy": 1.0}}
+COUNTS = np.asarray([3, 4, 5, 6])  # tokens of the four replies
 ROWS = [{"id": name, "answer": "high", "choices": ["low", "high"]} for name in "ab"]
 
 
@@ -33,7 +34,9 @@ def prompts():
 
 def test_rules_go_by_the_stream_of_the_prompt():
   """Audio: 0.8 · right + 0.2 · thought; text: 1.0 · right and no other rule."""
-  scores = scorer.Scorer(RULES, {}, None)(prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN])
+  scores = scorer.Scorer(RULES, {}, None)(
+    prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN], COUNTS
+  )
   assert scores.names == ("accuracy", "think_format")
   np.testing.assert_array_equal(
     scores.reward_BC, [[1, 1], [0, 1], [1, np.nan], [0, np.nan]]
@@ -49,7 +52,7 @@ def test_learned_rewards_that_are_missing_are_missing_and_not_zero():
 
   weights = {"warmth": 0.5, "charm": 0.0}
   scores = scorer.Scorer({}, weights, two_dimensions)(
-    prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN]
+    prompts(), ROWS, [RIGHT, WRONG, RIGHT, OPEN], COUNTS
   )
   np.testing.assert_allclose(scores.objective_B, [0.5, 1.0, 1.5, np.nan])
 
@@ -222,3 +225,36 @@ def test_replies_measured_in_fewer_columns_have_the_same_numbers():
     wide_BT = getattr(wide.experience, name)
     np.testing.assert_allclose(narrow_BT, wide_BT[:, :4], atol=1e-5)
     assert not wide_BT[:, 4:].any()
+
+
+def test_long_replies_lose_reward_near_the_limit():
+  """L = 10, B = 4: 0 up to 6 tokens, −¼ for each more, −1 at 10, in both streams."""
+  shaped = overlong.shaped({"overlong": {"buffer_tokens": 4, "weight": 0.5}}, 10)
+  count_B = np.asarray([0, 6, 7, 9, 10])
+  np.testing.assert_allclose(shaped.penalty(count_B), [0, 0, -0.25, -0.75, -1])
+  texts = [RIGHT, WRONG, RIGHT, OPEN]
+  scores = scorer.Scorer(RULES, {}, None, shaped)(
+    prompts(), ROWS, texts, np.asarray([6, 8, 10, 9])
+  )
+  assert scores.names == ("accuracy", "think_format", "overlong")
+  np.testing.assert_allclose(scores.reward_BC[:, 2], [0, -0.5, -1, -0.75])
+  np.testing.assert_allclose(scores.objective_B, [1.0, 0.2 - 0.25, 0.5, -0.375])
+
+
+def test_a_buffer_of_nothing_is_no_penalty():
+  assert overlong.shaped({}, 10) is None
+  assert overlong.shaped({"overlong": {"buffer_tokens": 0, "weight": 1.0}}, 10) is None
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({"buffer_tokens": 4}, r"\['buffer_tokens'\].*\['buffer_tokens', 'weight'\]"),
+    ({"buffer_tokens": 11, "weight": 1.0}, r"buffer_tokens=11.*0…10"),
+    ({"buffer_tokens": -1, "weight": 1.0}, "buffer_tokens=-1"),
+    ({"buffer_tokens": 4, "weight": -1.0}, "weight=-1.0"),
+  ],
+)
+def test_impossible_penalties_are_refused(given, message):
+  with pytest.raises(ValueError, match=message):
+    overlong.shaped({"overlong": given}, 10)

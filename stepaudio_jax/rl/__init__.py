@@ -13,7 +13,10 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-  """rl/<name>.py: `DEFAULTS`, `CRITIC`, `advantages`, `token_loss` (and `value_loss`).
+  """rl/<name>.py: `DEFAULTS`, `CRITIC`, `AGGREGATIONS`, `advantages`, `token_loss`.
+
+  A critic's also has `value_loss`. `AGGREGATIONS` are those of the loss that it allows,
+  its own first.
 
   Raises:
     ValueError: no such file.

@@ -1,19 +1,18 @@
 """GRPO (DeepSeekMath, arXiv 2402.03300), with the rewards of GDPO as an option.
 
 Where we differ: the divisor is max(std, floor), not std + ε, so that near-ties stay
-small; asymmetric clipping (DAPO) and the dual clip are options; `scale_by_std` False is
-Dr. GRPO; KL and the mean over tokens belong to the caller. normalisation "sum" compares
-weighted sums of the dimensions within the group; "gdpo" standardises every dimension
-in its group first (within ±5) and whitens their weighted sum over the batch's replies.
+small; asymmetric clipping (DAPO) and the dual clip are options; KL and the mean over
+tokens belong to the caller. normalisation "sum" compares weighted sums of the
+dimensions within the group; "gdpo" (arXiv 2601.05242) standardises every dimension in
+its group first (within ±5) and whitens their weighted sum, see parts/whiten.py.
+`scale_by_std` False leaves the spread in (arXiv 2503.20783; rl/drgrpo.py is the whole
+of Dr. GRPO).
 """
 
-import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
-
 from stepaudio_jax.core.types import Array, Experience
-from stepaudio_jax.rl.parts import clip, dimensions, groups, whiten
+from stepaudio_jax.rl.parts import aggregate, clip, relative
 from stepaudio_jax.rl.parts.hyper import settled
 
 DEFAULTS: dict[str, Any] = {
@@ -25,40 +24,38 @@ DEFAULTS: dict[str, Any] = {
   "scale_by_std": True,
 }
 CRITIC = False
+AGGREGATIONS = aggregate.CHOICES
 
 
-def advantages(experience: Experience, *, group: int, **hyper: Any) -> Experience:
+def advantages(
+  experience: Experience,
+  *,
+  group: int,
+  aggregation: str = AGGREGATIONS[0],
+  kl_reward_BT: Array | None = None,
+  **hyper: Any,
+) -> Experience:
   """With `advantage_BT`, every token of a reply alike; `return_BT` is 0.
 
   A reply that misses a reward with a weight, or that has none to be compared with, is
   masked: its tokens do not count.
 
+  Args:
+    aggregation: of the loss; what "gdpo" whitens over follows it.
+    kl_reward_BT: reward of each token, such as −β·k1; a reply's sum joins its reward.
+
   Raises:
     ValueError: groups of one, or hyper-parameters that cannot be.
   """
   hp = settled(DEFAULTS, hyper)
-  if hp.normalisation == "gdpo" and not hp.scale_by_std:
-    raise ValueError("scale_by_std=False; normalisation 'gdpo' always scales")
-  reward_BC, weight_BC = experience.reward_BC, experience.weight_BC
-  if hp.normalisation == "gdpo":
-    each_BC = dimensions.normalised(reward_BC, group, hp.std_floor)
-    advantage_B = dimensions.weighted_sum(each_BC, weight_BC)
-    known_B = jnp.isfinite(advantage_B)
-    advantage_B = whiten.whitened(advantage_B, known_B)
-  else:
-    total_B1 = dimensions.weighted_sum(reward_BC, weight_BC)[:, None]
-    if hp.scale_by_std:
-      advantage_B1 = groups.standardised(total_B1, group, hp.std_floor)
-    else:
-      advantage_B1 = groups.deviations(total_B1, group)[0]
-    advantage_B = advantage_B1[:, 0]
-    known_B = jnp.isfinite(advantage_B)
-  mask_BT = experience.mask_BT & known_B[:, None]
-  return dataclasses.replace(
+  return relative.compared(
     experience,
-    mask_BT=mask_BT,
-    advantage_BT=jnp.where(mask_BT, advantage_B[:, None], 0.0),
-    return_BT=jnp.zeros_like(experience.value_BT),
+    group=group,
+    aggregation=aggregation,
+    kl_reward_BT=kl_reward_BT,
+    normalisation=hp.normalisation,
+    std_floor=hp.std_floor,
+    scale_by_std=hp.scale_by_std,
   )
 
 

@@ -3,7 +3,8 @@
 Where we differ: γ = λ = 1 by default (Step-Audio-R1, §4.1); dual clip and asymmetric
 clipping are options; the reward comes on the last sampled token, and a KL penalty is
 the caller's, either in the loss or as a reward of each token. A reply that misses
-a reward with a weight is masked, never rewarded 0.
+a reward with a weight is masked, never rewarded 0. Advantages are whitened over the
+unit that the loss averages over, see parts/whiten.py.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from stepaudio_jax.core.types import Array, Experience
-from stepaudio_jax.rl.parts import clip, dimensions, whiten
+from stepaudio_jax.rl.parts import aggregate, clip, groups, relative, whiten
 from stepaudio_jax.rl.parts.gae import gae
 from stepaudio_jax.rl.parts.hyper import settled
 
@@ -28,26 +29,27 @@ DEFAULTS: dict[str, Any] = {
   "normalisation": "sum",
 }
 CRITIC = True
+AGGREGATIONS = aggregate.CHOICES
 
 
 def advantages(
   experience: Experience,
   *,
   group: int,
+  aggregation: str = AGGREGATIONS[0],
   kl_reward_BT: Array | None = None,
   **hyper: Any,
 ) -> Experience:
-  """With `advantage_BT`, whitened over the sampled tokens, and `return_BT`.
+  """With `advantage_BT`, whitened over what the loss averages over, and `return_BT`.
 
   Args:
     group: replies to each prompt; the critic is the baseline, so 1 is enough.
+    aggregation: of the loss.
     kl_reward_BT: reward of each token beside that of the reply, such as −β·k1.
   """
   hp = _settled(hyper)
-  rows = experience.reward_BC.shape[0]
-  if group < 1 or rows % group:
-    raise ValueError(f"{rows} replies are no whole number of groups of {group}")
-  total_B = dimensions.weighted_sum(experience.reward_BC, experience.weight_BC)
+  groups.check(experience.reward_BC.shape[0], group)
+  total_B = relative.totals(experience)
   mask_BT = experience.mask_BT & jnp.isfinite(total_B)[:, None]
   ahead_BT = jnp.cumsum(mask_BT[:, ::-1].astype(jnp.int32), axis=1)[:, ::-1]
   reward_BT = jnp.where(mask_BT & (ahead_BT == 1), total_B[:, None], 0.0)
@@ -57,7 +59,7 @@ def advantages(
   advantage_BT = gae(reward_BT, value_BT, mask_BT, hp.gamma, hp.lambda_)
   return_BT = jnp.where(mask_BT, advantage_BT + value_BT, 0.0)
   if hp.whiten:
-    advantage_BT = whiten.whitened(advantage_BT, mask_BT)
+    advantage_BT = whiten.whitened(advantage_BT, mask_BT, aggregation)
   return dataclasses.replace(
     experience, mask_BT=mask_BT, advantage_BT=advantage_BT, return_BT=return_BT
   )

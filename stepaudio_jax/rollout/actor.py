@@ -162,7 +162,7 @@ class Actor:
       names = [row["id"] for row in rows]
       raise FloatingPointError(f"the policy's logits are not finite on {names}")
     texts = said_lib.said(rollout, self.tokenizer)
-    scores = self._scorer(prompts, rows, texts)
+    scores = self._scorer(prompts, rows, texts, rollout.count_B)
     return Drawn(rows, rollout, texts, scores, np.full(len(texts), version, np.int32))
 
   def measured(

@@ -1,10 +1,18 @@
 """The keys of a policy-gradient recipe, and what their values may be."""
 
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from stepaudio_jax import meshes, optim, rl
 from stepaudio_jax.core import recipe
+from stepaudio_jax.core.types import Experience
+from stepaudio_jax.rl.parts.correction import Correction
 from stepaudio_jax.rl.parts.kl import ESTIMATORS
+from stepaudio_jax.rollout import overlong
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
@@ -16,6 +24,8 @@ _KEYS = (
   *("gate.max_abs", "gate.min_pearson"),
   *("sampling.max_think_tokens", "sampling.slots"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
+  *("kl.target", "kl.horizon", "correction.kind", "correction.limit"),
+  "correction.low",
   *(
     f"{name}.{axis}" for name in ("mesh", "sampling_mesh") for axis in meshes.MESH_AXES
   ),
@@ -35,7 +45,6 @@ _COUNTS = (
   *("checkpoint.every_steps", "checkpoint.keep"),
 )
 KL_PLACES = ("loss", "reward")
-AGGREGATIONS = ("token_mean", "sequence_mean_token_mean")
 
 
 def checked(c: ConfigDict) -> ConfigDict:
@@ -55,13 +64,17 @@ def checked(c: ConfigDict) -> ConfigDict:
   recipe.check_ascending(
     "sampling.reply_buckets", how.reply_buckets, how.max_new_tokens
   )
-  if c.kl.where not in KL_PLACES or (c.kl.where == "reward" and not algorithm.CRITIC):
-    raise ValueError(
-      f"kl.where={c.kl.where!r} with {c.algorithm.name!r}; the choices are "
-      f"{KL_PLACES}, and 'reward' needs an algorithm with rewards by token (a critic)"
-    )
-  recipe.choose("aggregation", c.aggregation, dict.fromkeys(AGGREGATIONS))
+  recipe.choose("kl.where", c.kl.where, dict.fromkeys(KL_PLACES))
   recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
+  _check_target(c)
+  Correction(**c.correction)
+  overlong.shaped(c.rewards, c.sampling.max_new_tokens)
+  if c.aggregation not in algorithm.AGGREGATIONS:
+    raise ValueError(
+      f"aggregation={c.aggregation!r} with algorithm {c.algorithm.name!r}; its choices "
+      f"are {algorithm.AGGREGATIONS}"
+    )
+  _try(c, algorithm)
   prompts, parts = c.prompts_per_step, c.minibatches * c.microbatches
   if prompts % parts or c.heldout.prompts % c.heldout.batch_size:
     raise ValueError(
@@ -70,3 +83,38 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"{c.heldout.batch_size}"
     )
   return c
+
+
+def hyper(c: ConfigDict) -> dict[str, Any]:
+  """The algorithm's hyper-parameters."""
+  return {name: value for name, value in c.algorithm.items() if name != "name"}
+
+
+def _check_target(c: ConfigDict) -> None:
+  """Whether a weight of the KL that follows a target can."""
+  if c.kl.target < 0 or c.kl.beta < 0:
+    raise ValueError(f"kl.target={c.kl.target}, kl.beta={c.kl.beta}: at least 0")
+  if c.kl.target and not c.kl.beta:
+    raise ValueError(f"kl.target={c.kl.target} with kl.beta=0, which stays 0")
+  replies = c.prompts_per_step * c.sampling.samples
+  if c.kl.target and c.kl.horizon < replies:
+    raise ValueError(
+      f"kl.horizon={c.kl.horizon} is less than the {replies} replies of one step"
+    )
+
+
+def _try(c: ConfigDict, algorithm: ModuleType) -> None:
+  """Has the algorithm refuse what it cannot do before anything is loaded."""
+  replies, dimensions = c.sampling.samples, 1
+  zero_BT, zero_BC = jnp.zeros((replies, 1)), jnp.zeros((replies, dimensions))
+  blank = dict.fromkeys(Experience.__dataclass_fields__, zero_BT)
+  blank |= {"mask_BT": zero_BT > 0, "reward_BC": zero_BC, "weight_BC": zero_BC}
+  known = {"group": replies, "aggregation": c.aggregation, **hyper(c)}
+  if c.kl.where == "reward":
+    known["kl_reward_BT"] = zero_BT
+
+  def both(experience: Experience) -> None:
+    experience = algorithm.advantages(experience, **known)
+    algorithm.token_loss(zero_BT, experience, **hyper(c))
+
+  jax.eval_shape(both, Experience(**blank))

@@ -1,4 +1,5 @@
-"""All rewards of a reply: rules by the stream of its prompt, and learned dimensions."""
+"""All rewards of a reply: rules by the stream of its prompt, learned dimensions, and
+its length."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,8 @@ import numpy as np
 
 from stepaudio_jax import rewards
 from stepaudio_jax.core.types import Batch
+from stepaudio_jax.rollout.overlong import NAME as OVERLONG
+from stepaudio_jax.rollout.overlong import Overlong
 from stepaudio_jax.rollout.said import Said
 
 STREAMS = ("audio", "text")  # a prompt's stream is "audio" if it has a recording
@@ -43,6 +46,7 @@ class Scorer:
     rules: {stream: {file of rewards/: weight}}.
     learned: {dimension: weight} of the judge; a weight of 0 only logs it.
     judge: gives every learned dimension; None if there are none.
+    overlong: the penalty of long replies, of either stream; None if there is none.
 
   Raises:
     ValueError: an unknown stream or rule, or learned dimensions without a judge.
@@ -53,6 +57,7 @@ class Scorer:
     rules: Mapping[str, Mapping[str, float]],
     learned: Mapping[str, float],
     judge: Judge | None,
+    overlong: Overlong | None = None,
   ):
     unknown = sorted(set(rules) - set(STREAMS))
     if unknown:
@@ -65,23 +70,28 @@ class Scorer:
     found = sorted({name for weights in rules.values() for name in weights})
     self._rules = {name: rewards.load(name) for name in found}
     self._weights = {stream: dict(rules[stream]) for stream in rules}
-    self._learned, self._judge = dict(learned), judge
-    twice = sorted(set(self._rules) & set(self._learned))
-    if twice or not self.names:
+    self._learned, self._judge, self._overlong = dict(learned), judge, overlong
+    twice = sorted({name for name in self.names if self.names.count(name) > 1})
+    if twice or not (self._rules or self._learned):
       raise ValueError(f"rewards {self.names}: at least one, and none twice ({twice})")
 
   @property
   def names(self) -> tuple[str, ...]:
-    return (*self._rules, *self._learned)
+    return (*self._rules, *self._learned, *([OVERLONG] if self._overlong else []))
 
   def __call__(
-    self, prompts: Batch, rows: Sequence[Mapping[str, Any]], texts: Sequence[Said]
+    self,
+    prompts: Batch,
+    rows: Sequence[Mapping[str, Any]],
+    texts: Sequence[Said],
+    token_count_B: np.ndarray,
   ) -> Scores:
     """Scores replies, those to a prompt behind each other.
 
     Args:
       prompts: on the host.
       rows: the dialogue rows behind the prompts.
+      token_count_B: of each reply.
     """
     copies = len(texts) // len(rows)
     asked = [row for row in rows for _ in range(copies)]
@@ -98,6 +108,9 @@ class Scorer:
     for name, weight in self._learned.items():
       columns.append(judged[name])
       weight_columns.append([weight] * len(texts))
+    if self._overlong:
+      columns.append(self._overlong.penalty(token_count_B))
+      weight_columns.append([self._overlong.weight] * len(texts))
     return Scores(
       self.names,
       np.stack(columns, axis=1).astype(np.float32),

@@ -153,3 +153,94 @@ def agreement(sampler_BT, old_BT, mask_BT):
 
 def _mean(values):
   return statistics.fmean(values) if values else NAN
+
+
+def leave_one_out(reward_B, group):
+  """R minus the mean of the other known ones of the group; NaN where there is none."""
+  out = []
+  for start in range(0, len(reward_B), group):
+    members = [float(r) for r in reward_B[start : start + group]]
+    for k, reward in enumerate(members):
+      others = [r for j, r in enumerate(members) if j != k and math.isfinite(r)]
+      alone = not others or not math.isfinite(reward)
+      out.append(NAN if alone else reward - statistics.fmean(others))
+  return out
+
+
+def whitened_tokens(x_BT, mask_BT, aggregation):
+  """(x − mean) / std of the tokens, or of the replies, each of weight 1."""
+  rows = [
+    [float(x) for x, m in zip(x_T, mask_T, strict=True) if m]
+    for x_T, mask_T in zip(x_BT, mask_BT, strict=True)
+  ]
+  if aggregation == "sequence_mean_token_mean":
+
+    def mean(function):
+      return statistics.fmean(statistics.fmean(map(function, r)) for r in rows if r)
+
+  else:
+
+    def mean(function):
+      return statistics.fmean(function(x) for row in rows for x in row)
+
+  centre = mean(lambda x: x)
+  spread = math.sqrt(mean(lambda x: (x - centre) ** 2))
+  out = np.zeros(np.shape(x_BT))
+  for b, t in np.argwhere(mask_BT):
+    out[b, t] = (float(x_BT[b][t]) - centre) / spread if spread > 1e-6 else 0.0
+  return out
+
+
+def reward_to_go(total_B, kl_reward_BT, mask_BT):
+  """R + Σ_{s≥t} of what the sampled tokens from t on were given."""
+  out = np.zeros(np.shape(mask_BT))
+  for b, t in np.argwhere(mask_BT):
+    later = [s for s in range(t, len(mask_BT[b])) if mask_BT[b][s]]
+    out[b, t] = total_B[b] + sum(float(kl_reward_BT[b][s]) for s in later)
+  return out
+
+
+def reply_ratio_loss(now_BT, old_BT, advantage_BT, mask_BT, low, high):
+  """GSPO, as the paper writes it: min of whole objectives of a reply."""
+  out = np.zeros(np.shape(now_BT))
+  for b, mask_T in enumerate(mask_BT):
+    at = [t for t, inside in enumerate(mask_T) if inside]
+    if not at:
+      continue
+    mean = statistics.fmean(float(now_BT[b][t]) - float(old_BT[b][t]) for t in at)
+    ratio = math.exp(min(max(mean, -20.0), 20.0))
+    for t in at:
+      advantage = float(advantage_BT[b][t])
+      inside = min(max(ratio, 1 - low), 1 + high)
+      out[b, t] = -min(ratio * advantage, inside * advantage)
+  return out
+
+
+def cispo_loss(now_BT, old_BT, advantage_BT, mask_BT, limit, frozen_BT=None):
+  """−min(r, c)·A·log π, with r of `frozen_BT` where log π may move without it."""
+  frozen_BT = now_BT if frozen_BT is None else frozen_BT
+  out = np.zeros(np.shape(now_BT))
+  for b, t in np.argwhere(mask_BT):
+    log_ratio = float(frozen_BT[b][t]) - float(old_BT[b][t])
+    weight = min(math.exp(min(max(log_ratio, -20.0), 20.0)), limit)
+    out[b, t] = -weight * float(advantage_BT[b][t]) * float(now_BT[b][t])
+  return out
+
+
+def correction(old_BT, sampler_BT, mask_BT, kind, limit, low):
+  """(weights, whether the bounds decided)."""
+  weight_BT, decided_BT = np.zeros((2, *np.shape(old_BT)))
+  for b, mask_T in enumerate(mask_BT):
+    at = [t for t, inside in enumerate(mask_T) if inside]
+    logs = {t: float(old_BT[b][t]) - float(sampler_BT[b][t]) for t in at}
+    logs = {t: min(max(x, -20.0), 20.0) for t, x in logs.items()}
+    if kind == "sequence_mask" and at:
+      logs = dict.fromkeys(at, statistics.fmean(logs.values()))
+    for t in at:
+      ratio = math.exp(logs[t])
+      outside = ratio > limit or ratio < low
+      inside = 1.0 if kind == "sequence_mask" else ratio
+      bound = min(max(ratio, low), limit) if kind == "tis" else 0.0
+      weight_BT[b, t] = bound if outside else inside
+      decided_BT[b, t] = outside
+  return weight_BT, decided_BT

@@ -9,6 +9,7 @@ import pytest
 
 from stepaudio_jax import rl
 from stepaudio_jax.rl import grpo, ppo
+from stepaudio_jax.rl.parts import aggregate
 from tests.rl import numpy_twin as twin
 from tests.rl.experiences import close, experience_of, ragged_mask
 
@@ -16,11 +17,13 @@ NAN = math.nan
 
 
 def test_files_are_the_algorithms():
-  assert {"grpo", "ppo"} <= set(rl.names())
+  known = {"ppo", "grpo", "drgrpo", "rloo", "reinforce_pp", "dapo", "gspo", "cispo"}
+  assert known <= set(rl.names())
   assert "parts" not in rl.names()
   for name in rl.names():
     module = rl.load(name)
     assert hasattr(module, "value_loss") == module.CRITIC
+    assert set(module.AGGREGATIONS) <= set(aggregate.CHOICES)
   with pytest.raises(ValueError, match=r"'parts'.*grpo.*ppo"):
     rl.load("parts")
 
@@ -82,8 +85,15 @@ def test_gdpo_always_scales():
     grpo.advantages(experience, group=2, normalisation="gdpo", scale_by_std=False)
 
 
-@pytest.mark.parametrize("normalisation", ["sum", "gdpo"])
-def test_grpo_against_loops(normalisation):
+@pytest.mark.parametrize(
+  ("normalisation", "aggregation"),
+  [
+    ("sum", "token_mean"),
+    ("gdpo", "token_mean"),
+    ("gdpo", "sequence_mean_token_mean"),
+  ],
+)
+def test_grpo_against_loops(normalisation, aggregation):
   rng = np.random.default_rng(0)
   mask_BT = ragged_mask(rng, 24, 6)
   reward_BC = rng.normal(size=(24, 3)) * [1, 100, 1]
@@ -93,19 +103,22 @@ def test_grpo_against_loops(normalisation):
   weight_BC = np.tile([1.0, -0.5, 0.0], (24, 1))
   weight_BC[20:] = [0.0, 0.0, 2.0]  # the last group is of another stream
   experience = experience_of(mask_BT, reward_BC, weight_BC)
-  got = jax.jit(grpo.advantages, static_argnames=("group", "normalisation"))(
-    experience, group=4, normalisation=normalisation
+  names = ("group", "normalisation", "aggregation")
+  got = jax.jit(grpo.advantages, static_argnames=names)(
+    experience, group=4, normalisation=normalisation, aggregation=aggregation
   )
   if normalisation == "sum":
     total_B = twin.weighted_sums(reward_BC, weight_BC)
     wanted_B = twin.group_advantages(total_B, 4, grpo.DEFAULTS["std_floor"])
   else:
     each_BC = twin.normalised(reward_BC, 4, grpo.DEFAULTS["std_floor"])
-    wanted_B = twin.whitened(twin.weighted_sums(each_BC, weight_BC))
+    wanted_B = twin.weighted_sums(each_BC, weight_BC)
   assert 0 < np.isnan(wanted_B).sum() < 8
   wanted_mask_BT = mask_BT & np.isfinite(wanted_B)[:, None]
   assert np.array_equal(got.mask_BT, wanted_mask_BT)
   wanted_BT = np.where(wanted_mask_BT, np.array(wanted_B)[:, None], 0.0)
+  if normalisation == "gdpo":
+    wanted_BT = twin.whitened_tokens(wanted_BT, wanted_mask_BT, aggregation)
   close(got.advantage_BT, wanted_BT, atol=2e-5)
 
 

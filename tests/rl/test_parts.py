@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepaudio_jax.rl.parts import agreement, dimensions, groups, whiten
+from stepaudio_jax.rl.parts import aggregate, agreement, dimensions, groups, whiten
 from stepaudio_jax.rl.parts.hyper import settled
 from tests.rl import numpy_twin as twin
 from tests.rl.experiences import array, close, ragged_mask
@@ -100,18 +100,24 @@ def test_statistics_against_loops():
 def test_whiten_by_hand_and_against_loops():
   # 1 3 5: mean 3, squares 4+0+4, std √(8/3).
   x_BT, mask_BT = array([[1, NAN, 3], [NAN, 5, 9]]), [[1, 0, 1], [0, 1, 0]]
-  got_BT = whiten.whitened(x_BT, jnp.array(mask_BT, bool))
+  got_BT = whiten.whitened(x_BT, jnp.array(mask_BT, bool), "token_mean")
   step = 2 / math.sqrt(8 / 3)
   close(got_BT, [[-step, 0, 0], [0, step, 0]])
-  x_B = np.random.default_rng(2).normal(3, 5, size=40).astype(np.float32)
-  got_B = whiten.whitened(array(x_B), jnp.ones(40, bool))
-  close(got_B, twin.whitened(x_B.tolist()))
+  rng = np.random.default_rng(2)
+  mask_BT = ragged_mask(rng, 9, 8)
+  x_BT = rng.normal(3, 5, size=(9, 8)).astype(np.float32)
+  for how in aggregate.CHOICES:
+    got_BT = whiten.whitened(array(x_BT), jnp.array(mask_BT), how)
+    close(got_BT, twin.whitened_tokens(x_BT, mask_BT, how))
 
 
 @pytest.mark.parametrize("mask", [[True] * 11, [True] + [False] * 10, [False] * 11])
 def test_whiten_without_spread_is_zero(mask):
-  got_B = whiten.whitened(jnp.full(11, 1e4 / 3, jnp.float32), jnp.array(mask))
-  assert np.array_equal(got_B, np.zeros(11))
+  x_BT = jnp.full((3, 11), 1e4 / 3, jnp.float32)
+  mask_BT = jnp.array([mask, mask[::-1], [False] * 11])
+  for how in aggregate.CHOICES:
+    got_BT = whiten.whitened(x_BT, mask_BT, how)
+    assert np.array_equal(got_BT, np.zeros((3, 11)))
 
 
 def test_agreement_against_loops():

@@ -5,6 +5,16 @@ import jax.numpy as jnp
 from stepaudio_jax.core.types import Array
 
 
+def check(rows: int, group: int) -> None:
+  """Whether the rows are groups.
+
+  Raises:
+    ValueError: they are no whole number of them.
+  """
+  if group < 1 or rows % group:
+    raise ValueError(f"{rows} replies are no whole number of groups of {group}")
+
+
 def deviations(x_BC: Array, group: int) -> tuple[Array, Array]:
   """Each reply's distance from the mean of its group, and the group's spread.
 
@@ -25,8 +35,7 @@ def deviations(x_BC: Array, group: int) -> tuple[Array, Array]:
   rows, columns = x_BC.shape
   if group < 2:
     raise ValueError(f"group={group}; a group needs at least 2 replies to compare")
-  if rows % group:
-    raise ValueError(f"{rows} replies are no whole number of groups of {group}")
+  check(rows, group)
   x_BGC = x_BC.reshape(rows // group, group, columns)
   known_BGC = jnp.isfinite(x_BGC)
   count_B1C = known_BGC.sum(1, keepdims=True).astype(jnp.float32)

@@ -13,11 +13,13 @@ _RANGES = {
   "gamma": (0.0, 1.0, True),
   "lambda_": (0.0, 1.0, True),
   "value_clip": (0.0, math.inf, True),
+  "ratio_limit": (1.0, math.inf, True),
 }
 _CHOICES = {
   "normalisation": ("sum", "gdpo"),
   "scale_by_std": (True, False),
   "whiten": (True, False),
+  "baseline": (True, False),
 }
 
 

@@ -1,4 +1,7 @@
-"""Estimators of the KL divergence to a reference, http://joschu.net/blog/kl-approx.html."""
+"""Estimators of the KL divergence to a reference, http://joschu.net/blog/kl-approx.html,
+and the weight that follows a target of it."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,7 @@ from stepaudio_jax.core.types import Array
 
 ESTIMATORS = ("k1", "k2", "k3", "k3_k2")
 _LIMIT = 20.0
+_STEP = 0.2
 
 
 def kl(now_BT: Array, reference_BT: Array, estimator: str) -> Array:
@@ -34,3 +38,23 @@ def kl(now_BT: Array, reference_BT: Array, estimator: str) -> Array:
   if estimator == "k3":
     return k3_BT
   return jax.lax.stop_gradient(k3_BT) + (k2_BT - jax.lax.stop_gradient(k2_BT))
+
+
+def next_beta(
+  beta: float, found: float, *, target: float, horizon: float, replies: int
+) -> float:
+  """β(1 + clip(KL/target − 1, ±0.2) · n/horizon) of Ziegler et al. (arXiv 1909.08593).
+
+  Plain numbers on the host, so that a checkpoint keeps β to the last bit. Where we
+  differ: the KL is in nats per token, as it is logged, not the sum over a reply.
+
+  Args:
+    found: nats per token of this step's replies; β stays where there are none (NaN).
+    target: what it should be; 0 leaves β alone.
+    horizon: replies after which β has moved by a factor of about e^±0.2.
+    replies: n, of this step.
+  """
+  if target == 0 or math.isnan(found):
+    return beta
+  error = min(max(found / target - 1.0, -_STEP), _STEP)
+  return beta * (1.0 + error * replies / horizon)
