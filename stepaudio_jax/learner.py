@@ -102,6 +102,20 @@ def following(c: ConfigDict, beta: float, found: float) -> float:
   )
 
 
+def policy_loss(c: ConfigDict, model: StepAudio, algorithm: ModuleType) -> Callable:
+  """policy.policy_loss of a recipe; a constant divisor is its longest reply."""
+  return policy.policy_loss(
+    model,
+    algorithm,
+    hyper(c),
+    estimator=c.kl.estimator,
+    aggregation=c.aggregation,
+    temperature=c.sampling.temperature,
+    constant=c.sampling.max_new_tokens if c.aggregation == "constant" else None,
+    correction=Correction(**c.correction),
+  )
+
+
 def updater(
   c: ConfigDict,
   model: StepAudio,
@@ -114,16 +128,7 @@ def updater(
   Args:
     like: a state that lies as the states are to lie.
   """
-  loss_fn = policy.policy_loss(
-    model,
-    algorithm,
-    hyper(c),
-    estimator=c.kl.estimator,
-    aggregation=c.aggregation,
-    temperature=c.sampling.temperature,
-    constant=c.sampling.max_new_tokens if c.aggregation == "constant" else None,
-    correction=Correction(**c.correction),
-  )
+  loss_fn = policy_loss(c, model, algorithm)
   one = functools.partial(
     steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
   )

@@ -13,6 +13,7 @@ from stepaudio_jax.core.types import Experience, Replies
 from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rl import grpo, ppo
+from stepaudio_jax.rl.parts.correction import Correction
 from tests import small
 
 MODEL = StepAudio(small.SIZE)
@@ -152,6 +153,47 @@ def test_beta_weighs_the_distance_to_the_reference(params, played):
   by_hand = 0.5 * np.square(e.old_BT - e.reference_BT).sum()
   assert totals[1] - totals[0] == pytest.approx(0.5 * by_hand, rel=1e-3)
   assert float(metrics["kl_now"].total) == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_a_constant_divides_the_loss_of_every_reply(params, played):
+  """Ten tokens: a tenth of the sum over tokens; it counts replies, not tokens."""
+  replies, rollout, temperature = played
+  update = policy.grouped(replies, experience(rollout), 0.5)
+  total, metrics = jax.jit(loss(grpo, temperature))(params, update, None)
+  options = {"aggregation": "constant", "constant": 10}
+  divided = jax.jit(loss(grpo, temperature, **options))
+  tenth, counted = divided(params, update, None)
+  assert float(tenth) == pytest.approx(float(total) / 10, rel=1e-5)
+  assert float(metrics["loss"].count) == int(rollout.mask_BT.sum())
+  assert float(counted["loss"].count) == 2 * COPIES
+
+
+def test_a_correction_weighs_the_policys_loss_and_not_the_kl(params, played):
+  """The trainer finds every token 1.5 times as likely as the sampler did, one 4 times:
+  weights 1.5 and, where the limit decides, 2; the KL and the counts stay."""
+  replies, rollout, temperature = played
+  e = experience(rollout)
+  ratio_BT = np.full(e.mask_BT.shape, 1.5)
+  ratio_BT[0, 0] = 4.0
+  sampler_BT = e.old_BT - np.log(ratio_BT).astype(np.float32)
+  e = dataclasses.replace(e, sampler_BT=sampler_BT)
+  found = {}
+  for kind in ("none", "tis"):
+    loss_fn = jax.jit(loss(grpo, temperature, correction=Correction(kind)))
+    for beta in (0.0, 0.5):
+      update = policy.grouped(replies, e, beta)
+      found[kind, beta] = loss_fn(params, update, None)
+  plain, (total, metrics) = found["none", 0.0], found["tis", 0.0]
+  first = -float(e.advantage_BT[0, 0])  # ratio 1 to what the policy was
+  assert float(total) == pytest.approx(1.5 * float(plain[0]) + 0.5 * first, rel=1e-4)
+  kls = [float(found[kind, 0.5][0] - found[kind, 0.0][0]) for kind in ("none", "tis")]
+  assert kls[0] > 0.1
+  assert kls[1] == pytest.approx(kls[0], rel=1e-3)
+  count = float(metrics["loss"].count)
+  assert count == float(plain[1]["loss"].count) == float(metrics["correction"].count)
+  assert float(metrics["correction"].total) == pytest.approx(1.5 * count + 0.5)
+  assert float(metrics["correction_limited"].total) == 1
+  assert "correction" not in plain[1]
 
 
 def test_replies_that_are_masked_move_nothing(params, played):

@@ -1,6 +1,7 @@
 """The policy-gradient loop: resume, what it leaves behind, and what it refuses."""
 
 import collections
+import itertools
 import json
 import signal
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from configs import rlhf, rlvr
-from stepaudio_jax import checkpoint, logs, steps, train_rl, workdirs
+from stepaudio_jax import checkpoint, logs, rl, steps, train_rl, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.models import sizes
+from stepaudio_jax.rewards import think_format
 from tests import tones
 
 
@@ -49,6 +51,7 @@ def preferred(world, steps=3):
   c = wired(rlhf.get_config("smoke"), world, steps)
   c.reward_model = str(world / "rm")
   c.rewards.learned = {"correctness": 2.0, "naturalness": 0.0}
+  c.kl.target, c.kl.horizon = 1e-3, 32  # 8 replies a step move β by up to 5 %
   return c
 
 
@@ -211,6 +214,39 @@ def test_a_critic_has_an_optimiser_and_parameters_of_its_own(world, tmp_path):
   workdirs.load_model(tmp_path)  # a critic beside the policy does not disturb
 
 
+def test_beta_follows_the_kl_and_is_logged(finished):
+  """The policy begins at the reference: KL 0 at first, which takes 5 % off."""
+  found = rows(finished)
+  assert found[0]["train/kl_beta"] == 0.02
+  assert found[1]["train/kl_beta"] == pytest.approx(0.019)
+  for before, after in itertools.pairwise(found):
+    error = min(max(before["train/kl_k3"] / 1e-3 - 1, -0.2), 0.2)
+    by_hand = before["train/kl_beta"] * (1 + error * 8 / 32)
+    assert after["train/kl_beta"] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_correction_of_nothing_is_1(finished):
+  for row in rows(finished):
+    assert row["train/correction"] == pytest.approx(1.0, abs=1e-5)
+    assert row["train/correction_limited"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", rl.names())
+def test_every_algorithm_takes_a_step(world, tmp_path, monkeypatch, algorithm):
+  monkeypatch.setattr(think_format, "score", lambda row, text: float(len(text) % 3))
+  c = verifiable(world, algorithm, steps=1)
+  c.kl.where, c.kl.beta, c.reference = "reward", 0.1, str(world / "other")
+  c.rewards.overlong.buffer_tokens = 4
+  train_rl.run(c, tmp_path)
+  (row,) = rows(tmp_path)
+  assert row["train/grad_norm"] > 0
+  assert "reward/overlong/raw" in row
+  before, after = (workdirs.load_params(d) for d in (world / "sft", tmp_path))
+  moved = (tree.content_hash(one["decoder"]) for one in (before, after))
+  assert len({*moved}) == 2
+
+
 def test_epochs_and_minibatches_are_updates(world, tmp_path):
   c = verifiable(world, steps=2)
   c.epochs, c.minibatches = 2, 2
@@ -255,11 +291,18 @@ def changed(c, key, value):
 @pytest.mark.parametrize(
   ("key", "value", "message"),
   [
-    ("algorithm.name", "ppoo", r"unknown algorithm 'ppoo'; the choices are \['grpo'"),
+    (
+      "algorithm.name",
+      "ppoo",
+      r"unknown algorithm 'ppoo'; the choices are \['cispo'.*'grpo'",
+    ),
     ("rewards.rules.audio.accurate", 1.0, r"'accurate'.*accuracy.*think_format"),
     ("rewards.rules.video", {"accuracy": 1.0}, r"video.*\('audio', 'text'\)"),
     ("kl.where", "rewards", r"'rewards'.*\('loss', 'reward'\)"),
-    ("kl.where", "reward", "critic"),
+    ("algorithm.clip_high", -0.1, "clip_high=-0.1"),
+    ("correction.kind", "tiss", "'tiss'.*'icepop'"),
+    ("kl.target", 0.1, "kl.target=0.1 with kl.beta=0"),
+    ("rewards.overlong.buffer_tokens", 9, "buffer_tokens=9.*0…8"),
     ("aggregation", "mean", r"'mean'.*token_mean"),
     ("kl.estimator", "k4", r"'k4'.*k1"),
     ("minibatches", 3, "minibatches × microbatches = 3"),
