@@ -19,7 +19,8 @@ what it was. `correction` weighs the loss of each token by what the trainer's
 log-probability says of the sampler's (rl/parts/correction.py): "tis" within low and
 limit, "icepop" (its authors' are 0.5 and 5), "sequence_mask" or "none".
 `rewards.overlong` takes up to `weight` from replies within `buffer_tokens` of the
-limit; 0 is off, dapo has a fifth.
+limit; 0 is off. dapo has a fifth of the limit there, and refills groups without
+spread (`rollout.refill_rounds`).
 """
 
 from ml_collections import ConfigDict
@@ -76,6 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.rewards.overlong = {"buffer_tokens": 0, "weight": 1.0}
   if arg.algorithm == "dapo":
     c.rewards.overlong.buffer_tokens = c.sampling.max_new_tokens // 5
+    c.rollout.refill_rounds = 1 if arg.smoke else 4
   own = recipe.choose("algorithm", arg.algorithm, _ALGORITHMS)
   c.algorithm = {"name": arg.algorithm, **own}
   c.aggregation = _AGGREGATIONS.get(arg.algorithm, "token_mean")

@@ -225,12 +225,6 @@ def test_beta_follows_the_kl_and_is_logged(finished):
     assert after["train/kl_beta"] == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_a_correction_of_nothing_is_1(finished):
-  for row in rows(finished):
-    assert row["train/correction"] == pytest.approx(1.0, abs=1e-5)
-    assert row["train/correction_limited"] == 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", rl.names())
 def test_every_algorithm_takes_a_step(world, tmp_path, monkeypatch, algorithm):
@@ -265,6 +259,9 @@ def test_microbatches_change_no_number(world, tmp_path):
   whole, split = (rows(tmp_path / name)[0] for name in ("1", "2"))
   for name in ("train/loss", "train/grad_norm", "train/kl_now"):
     assert whole[name] == pytest.approx(split[name], abs=1e-6), name
+  # Sampler and trainer agree in float32: what is on by default corrects nothing.
+  assert whole["train/correction"] == pytest.approx(1.0, abs=1e-5)
+  assert whole["train/correction_limited"] == 0
 
 
 def test_heldout_prompts_are_asked_at_the_start_and_at_the_end(finished):
@@ -298,7 +295,7 @@ def changed(c, key, value):
     ),
     ("rewards.rules.audio.accurate", 1.0, r"'accurate'.*accuracy.*think_format"),
     ("rewards.rules.video", {"accuracy": 1.0}, r"video.*\('audio', 'text'\)"),
-    ("kl.where", "rewards", r"'rewards'.*\('loss', 'reward'\)"),
+    ("kl.where", "rewards", r"'rewards'.*\['loss', 'reward'\]"),
     ("algorithm.clip_high", -0.1, "clip_high=-0.1"),
     ("correction.kind", "tiss", "'tiss'.*'icepop'"),
     ("kl.target", 0.1, "kl.target=0.1 with kl.beta=0"),
