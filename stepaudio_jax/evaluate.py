@@ -186,6 +186,8 @@ def _write(
   lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
   picture = io.BytesIO()
   _shown(module).plot(summary).savefig(picture, format="png", dpi=120)
+  # Results that are half of another run are none: the summary goes first, comes last.
+  (out / f"{name}.json").unlink(missing_ok=True)
   for ending, content in {
     "items.jsonl": "".join(lines).encode(),
     "md": page(summary).encode(),

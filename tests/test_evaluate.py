@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import pytest
+from etils import epath
 
 from stepaudio_jax import evaluate
 from stepaudio_jax.evals.parts import suite
@@ -204,6 +206,31 @@ def test_the_faults_of_all_folders_are_told_before_anything(tmp_path, known):
       checkpoint=tmp_path / "run", benchmarks=["mmau", "mmar"], data=tmp_path
     )
   assert not known
+
+
+def test_results_are_of_one_run_or_none(tmp_path, monkeypatch):
+  summary = {"benchmark": "quiz", "checkpoint": "x", "settings": {}}
+  monkeypatch.setattr(evaluate, "page", lambda summary: "page")
+  monkeypatch.setattr(
+    evaluate, "_shown", lambda module: types.SimpleNamespace(plot=Plot)
+  )
+  out = epath.Path(tmp_path)
+  evaluate._write(out, "quiz", None, summary, [{"id": 1}])
+  names = ["quiz.items.jsonl", "quiz.json", "quiz.md", "quiz.png"]
+  assert sorted(path.name for path in tmp_path.iterdir()) == names
+  (tmp_path / "quiz.md").unlink()
+  (tmp_path / "quiz.md").mkdir()  # the second file cannot be written
+  with pytest.raises(OSError, match=r"quiz\.md"):
+    evaluate._write(out, "quiz", None, summary, [{"id": 2}])
+  assert not (tmp_path / "quiz.json").exists()
+
+
+class Plot:
+  def __init__(self, summary):
+    pass
+
+  def savefig(self, file, **_):
+    file.write(b"png")
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ def _standings(found: Row) -> list[str]:
   rows = []
   for model, row in found["published"]["rows"].items():
     numbers = [words.number(row[name], 2) for name in head[1:]]
-    rows.append([f"{_cell(model)} (published)", *numbers])
+    rows.append([f"{tables.cell(model)} (published)", *numbers])
   for row in found["standings"]:
-    rows.append([f"**{_cell(row['name'])}**", average(row), *_means(row, "mean")])
+    rows.append([f"**{tables.cell(row['name'])}**", average(row), *_means(row, "mean")])
     if any(cell and cell["official"] for cell in row["cells"].values()):
       rows.append(
-        [f"{_cell(row['name'])}, official rule", "–", *_means(row, "official")]
+        [f"{tables.cell(row['name'])}, official rule", "–", *_means(row, "official")]
       )
   lines = [
     f"Percent. Published rows: {found['published']['source']}. Ours count every item: "
@@ -52,8 +52,7 @@ def _standings(found: Row) -> list[str]:
     for row in found["standings"]
     if row["lacking"]
   ]
-  below = [f"- {_cell(line)}" for line in (*below, *notes(found["standings"]))]
-  return [*lines, *(["\n".join(below)] if below else [])]
+  return [*lines, *_listed([*below, *notes(found["standings"])])]
 
 
 def lacking(row: Row) -> str:
@@ -173,9 +172,8 @@ def _pairs(pairs: Sequence[Row]) -> list[str]:
   )
   if not all(row["of_the_table"] for row in pairs):
     note += " †: of the items' scores, whose mean is not the table's metric."
-  below = [f"- {_cell(line)}" for line in apart(pairs)]
   table = tables.table(head.split("|"), _cells(rows))
-  return ["## Item by item", note, table, *(["\n".join(below)] if below else [])]
+  return ["## Item by item", note, table, *_listed(apart(pairs))]
 
 
 def marks(pair: Row) -> str:
@@ -203,8 +201,35 @@ def _grounding(benchmarks: Mapping[str, Row]) -> list[str]:
   if not rows:
     return []
   head = ["benchmark", "checkpoint", "audio", "group", "of all, 95 %", "drop, points"]
-  note = "What is lost when the same items are asked with changed audio."
-  return ["## Audio grounding", note, tables.table(head, _cells(rows))]
+  note = (
+    "What is lost when the same items are asked with changed audio. A drop is over the "
+    "items that could be asked both ways."
+  )
+  table = tables.table(head, _cells(rows))
+  return ["## Audio grounding", note, table, *_listed(failures(benchmarks)[0])]
+
+
+def failures(benchmarks: Mapping[str, Row]) -> tuple[list[str], list[str]]:
+  """How many replies failed, condition by condition and budget by budget."""
+  changed, cut = [], []
+  for benchmark, checkpoint, one in reached(benchmarks):
+    for condition, entry in one["conditions"].items():
+      changed.append((benchmark, checkpoint, condition, entry.get("n_failed")))
+    for entry in one["budgets"] or ():
+      budget = f"budget {entry['budget']}"
+      cut.append((benchmark, checkpoint, budget, entry.get("n_failed")))
+  return tuple(
+    [
+      f"{', '.join(names)}: {failed} failed, counted as wrong"
+      for *names, failed in rows
+      if failed
+    ]
+    for rows in (changed, cut)
+  )
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+  return ["\n".join(f"- {tables.cell(line)}" for line in lines)] if lines else []
 
 
 def drops(entry: Row, metric: str) -> list[tuple[str, Row | None, Row | None]]:
@@ -226,7 +251,9 @@ def _budgets(benchmarks: Mapping[str, Row]) -> list[str]:
   if not rows:
     return []
   head = ["benchmark", "checkpoint", "budget", "thought, tokens", "of all, 95 %"]
-  return ["## Accuracy against thinking length", tables.table(head, _cells(rows))]
+  table = tables.table(head, _cells(rows))
+  below = _listed(failures(benchmarks)[1])
+  return ["## Accuracy against thinking length", table, *below]
 
 
 def thinking(one: Row, metric: str) -> list[tuple[Any, float | None, Row]]:
@@ -294,7 +321,7 @@ def _sources(checkpoints: Sequence[Row]) -> list[str]:
   for one in checkpoints:
     made = ", ".join(f"`{name}`" for name in one["checkpoints"])
     lines.append(
-      f"- {_cell(one['name'])}: `{one['folder']}`, made with {made or 'nothing'}"
+      f"- {tables.cell(one['name'])}: `{one['folder']}`, made with {made or 'nothing'}"
     )
     if len(one["checkpoints"]) > 1:
       lines.append("  - **several checkpoints in one folder**")
@@ -303,9 +330,4 @@ def _sources(checkpoints: Sequence[Row]) -> list[str]:
 
 
 def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-  return [[_cell(text) for text in row] for row in rows]
-
-
-def _cell(text: str) -> str:
-  """Names come from folders and files: none ends a cell or opens a tag."""
-  return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+  return [[tables.cell(text) for text in row] for row in rows]

@@ -45,6 +45,7 @@ def html(found: Row) -> str:
     marks=markdown.marks,
     apart=markdown.apart(found["pairs"]),
     asked=markdown.asked,
+    failures=markdown.failures(benchmarks),
     single_samples={
       (benchmark, name): markdown.samples(one)
       for benchmark, name, one in markdown.reached(benchmarks)

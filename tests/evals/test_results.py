@@ -133,7 +133,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     n="3",
     metrics={},
     groups={"task": {"sound": folders.entry(items[:1]) | {"n_failed": None}}},
-    conditions={"flat": {"metrics": {"accuracy": low}, "drop": None}},
+    conditions={"flat": {"metrics": {"accuracy": low}, "drop": 5}},
   )
   with pytest.raises(ValueError, match="neither 0 to 1") as told:
     results.benchmark(tmp_path, "mmau")
@@ -143,7 +143,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     "mmau.json: metrics is {} where {name: mean, …} is wanted",
     "mmau.json: groups.task.sound: ['n_failed'] are no counts",
     "mmau.json: conditions.flat: metrics.accuracy: {'low': None} are no finite numbers",
-    "mmau.json: conditions.flat: drop: None where mean, low and high are wanted",
+    "mmau.json: conditions.flat: drop: 5 where mean, low and high are wanted",
     "mmau.items.jsonl:1: ('a', 'audio', 0, None) is there twice",
     "mmau.items.jsonl:2: ('a', 'audio', 0, None) is there twice",
     "mmau.items.jsonl:3: score 2 is neither 0 to 1 nor null",

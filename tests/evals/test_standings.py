@@ -142,6 +142,21 @@ def test_wrong_published_files_are_refused(tmp_path):
     standings.published(tmp_path / "p.json")
 
 
+@pytest.mark.parametrize(
+  "value",
+  [
+    {"source": "x", "columns": [], "rows": []},
+    {"source": "x", "columns": ["a"], "rows": {"m": None}},
+    {"source": "x", "columns": ["a"], "rows": {"m": [1, "z"]}},
+    {"source": "x", "columns": None, "rows": {}},
+  ],
+)
+def test_published_files_of_another_form_are_refused(tmp_path, value):
+  path = folders.write_published(tmp_path / "p.json", value)
+  with pytest.raises(ValueError, match=r"p.json: .*is wanted"):
+    standings.published(path)
+
+
 def test_the_rows_of_the_report_are_those_of_our_benchmarks():
   found = standings.published()
   modules = map(evaluate.load_benchmark, evaluate.benchmark_names())

@@ -1,5 +1,6 @@
 """What is asked, kept and asked again, with speakers that answer by rule."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -253,6 +254,24 @@ def test_of_several_samples_the_page_counts_replies(folder):
     summary, _ = ask(folder, quiz.Parrot(low), samples=samples)
     known = {"benchmark": "quiz", "checkpoint": "runs/a"}
     assert wanted in pages.page(known | summary)
+
+
+def test_names_of_groups_are_cells_and_what_failed_shows(folder):
+  (folder / "data" / "3.wav").write_bytes(b"RIFF no sound")
+  items = quiz.read(folder / "data")
+
+  def read(_):
+    odd = {"kind": "a|b <i>"}
+    return [dataclasses.replace(item, groups=odd) for item in items]
+
+  module = quiz.benchmark(read=read)
+  summary, _ = ask(
+    folder, quiz.Parrot(low), module, controls=("silence",), budgets=(3,)
+  )
+  text = pages.page({"benchmark": "quiz", "checkpoint": "runs/a"} | summary)
+  assert "| a\\|b &lt;i> | 7 |" in text
+  assert "| silence | a\\|b &lt;i> | 1 |" in text
+  assert "| 3 | 2.0 | 0 | 0 |" in text
 
 
 def test_a_control_that_is_impossible_shows_before_anything(folder):

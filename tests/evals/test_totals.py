@@ -48,6 +48,22 @@ def test_what_is_lost_without_the_sound_goes_item_by_item():
   assert got["metrics"]["accuracy"]["mean"] == 0.5
 
 
+def test_what_could_not_be_asked_has_lost_nothing():
+  heard = [item("a1", 1.0), item("a2", 1.0), item("b1", 1.0)]
+  too_long = {"failed": "too long"}
+  control = [item("a1", 1.0, "swapped"), item("a2", 0.0, "swapped")]
+  control += [item("b1", None, "swapped", **too_long)]
+  got = totals.summary([*heard, *control], METRICS, 1)["conditions"]["swapped"]
+  assert (got["drop"]["mean"], got["drop"]["n"]) == (0.5, 2)
+  assert got["group_drops"]["task"]["tb"] is None
+  assert (got["n_failed"], got["metrics"]["accuracy"]["mean"]) == (1, 1 / 3)
+  # The same where only the sound itself could not be heard.
+  heard[2] = item("b1", None, **too_long)
+  control[2] = item("b1", 1.0, "swapped")
+  got = totals.summary([*heard, *control], METRICS, 1)["conditions"]["swapped"]
+  assert got["drop"]["mean"] == 0.5
+
+
 def test_one_item_that_lost_is_no_proof_that_the_group_hears():
   rows = [item("a1", 1.0), item("b1", 1.0), item("b2", 0.0)]
   rows += [

@@ -195,6 +195,27 @@ def test_pairs_that_were_not_asked_alike_are_marked(tmp_path):
   assert "| mmau | one | accuracy | 2 | 0 | 0 |" in text
 
 
+def test_failures_of_controls_and_budgets_are_told(tmp_path):
+  heard = [item(name, 1) for name in "ab"]
+  quiet = [item("a", 1, condition="silence")]
+  quiet += [item("b", None, condition="silence", failed="too long")]
+  lost = folders.summary("mmau", [*heard, *quiet])["conditions"]["silence"]
+  budget = folders.entry(heard) | {"budget": 64, "think_tokens": None, "n_failed": 2}
+  folders.write(
+    tmp_path / "one",
+    "mmau",
+    [*heard, *quiet],
+    conditions={"silence": lost | {"n_failed": 1, "drop": None}},
+    budgets=[budget],
+  )
+  command.run([tmp_path / "one"], tmp_path / "out")
+  text = (tmp_path / "out" / "report.md").read_text()
+  assert "- mmau, one, silence: 1 failed, counted as wrong" in text
+  assert "- mmau, one, budget 64: 2 failed, counted as wrong" in text
+  assert "| mmau | one | silence | all | 50.0 [" in text
+  assert "] | – |\n" in text  # no drop
+
+
 def test_steps_and_seals_of_one_folder_are_told_apart(tmp_path):
   def made_with(*several):
     for name, settings in zip(("mmau", "mmar", "world_like"), several, strict=False):

@@ -47,7 +47,7 @@ def _metrics_table(entries: dict[str, Row], samples: int) -> str:
   names = [*next(iter(entries.values()))["metrics"]]
   head = ["", "n", *(f"{name}|of answered" for name in names), "unparsed", "failed"]
   rows = [
-    [label, f"{entry['n']}{f' × {samples}' if samples > 1 else ''}"]
+    [tables.cell(label), f"{entry['n']}{f' × {samples}' if samples > 1 else ''}"]
     + [cell for name in names for cell in _cells(entry["metrics"][name])]
     + [str(entry["n_unparsed"]), str(entry["n_failed"])]
     for label, entry in entries.items()
@@ -68,20 +68,26 @@ def _controls_table(result: Row) -> str:
   main = next(iter(result["metrics"]))
   rows = []
   for control, entry in result["conditions"].items():
-    left = _interval(entry["metrics"][main])
-    rows.append([control, "all", left, _points(entry["drop"])])
+    left, failed = _interval(entry["metrics"][main]), str(entry["n_failed"])
+    rows.append([control, "all", failed, left, _points(entry["drop"])])
     for kind, drops in entry["group_drops"].items():
-      left = {
-        group: some["metrics"][main] for group, some in entry["groups"][kind].items()
-      }
+      found = entry["groups"][kind]
       rows += [
-        [control, group, _interval(left[group]), _points(drop)]
+        [
+          control,
+          tables.cell(group),
+          str(found[group]["n_failed"]),
+          _interval(found[group]["metrics"][main]),
+          _points(drop),
+        ]
         for group, drop in drops.items()
       ]
-  return tables.table(["instead", "items", main, "lost, points"], rows)
+  return tables.table(["instead", "items", "failed", main, "lost, points"], rows)
 
 
-def _points(drop: Row) -> str:
+def _points(drop: Row | None) -> str:
+  if drop is None:
+    return "–"
   low, high = (100 * drop[key] for key in ("low", "high"))
   return f"{100 * drop['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
@@ -96,12 +102,18 @@ def _samples_table(samples: Row) -> str:
 def _budget_table(result: Row) -> str:
   main = next(iter(result["metrics"]))
   rows = [
-    [str(one["budget"]), _tokens(one["think_tokens"]), _interval(one["metrics"][main])]
+    [str(one["budget"]), _tokens(one["think_tokens"]), *_budget_cells(one, main)]
     for one in result["budgets"]
   ]
-  free = [_tokens(result["thinking"]), _interval(result["metrics"][main])]
-  rows.append(["none", *free])
-  return tables.table(["thought tokens at most", "on average", main], rows)
+  rows.append(["none", _tokens(result["thinking"]), *_budget_cells(result, main)])
+  head = ["thought tokens at most", "on average", "unparsed", "failed", main]
+  return tables.table(head, rows)
+
+
+def _budget_cells(one: Row, main: str) -> list[str]:
+  """Longer budgets leave less room: what fails then must not look like an answer."""
+  counts = [str(one[key]) for key in ("n_unparsed", "n_failed")]
+  return [*counts, _interval(one["metrics"][main])]
 
 
 def _tokens(thinking: Row | None) -> str:

@@ -221,8 +221,11 @@ def _summary_problems(summary: Row, at: str) -> list[str]:
   for name, entry in summary["conditions"].items():
     out += _metric_problems(entry.get("metrics"), f"{at}: conditions.{name}")
     drops = {"drop": entry.get("drop")} | dict(_grouped(entry.get("group_drops") or {}))
+    if "drop" not in entry:
+      out.append(f"{at}: conditions.{name} lacks 'drop'; its keys are {sorted(entry)}")
     for place, drop in drops.items():
-      out += _span_problems(drop, f"{at}: conditions.{name}: {place}")
+      if drop is not None:  # no item was asked both ways
+        out += _span_problems(drop, f"{at}: conditions.{name}: {place}")
   for k, entry in enumerate(summary["budgets"] or ()):
     out += _metric_problems(entry.get("metrics"), f"{at}: budgets[{k}]")
   drawn = summary["samples"] or {}

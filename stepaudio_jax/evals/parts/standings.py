@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from stepaudio_jax.data import fields
 from stepaudio_jax.evals.parts.results import Folder, Results
 
 PUBLISHED = pathlib.Path(__file__).with_name("published.json")
@@ -35,13 +36,16 @@ def published(path: epath.PathLike = PUBLISHED) -> Row:
   try:
     value = json.loads(path.read_text())
     source, columns, rows = (value[key] for key in ("source", "columns", "rows"))
-  except (ValueError, KeyError, TypeError) as error:
+    columns = [column for column in columns if column != AVERAGE]
+    wrong = {
+      model: len(row) for model, row in rows.items() if len(row) != len(columns) + 1
+    }
+    numbers = [number for row in rows.values() for number in row]
+    if not all(number is None or fields.is_number(number) for number in numbers):
+      raise ValueError("a number of a row is none")
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     wanted = '{"source", "columns", "rows": {model: [average, …]}}'
     raise ValueError(f"{path}: {error!r} where {wanted} is wanted") from error
-  columns = [column for column in columns if column != AVERAGE]
-  wrong = {
-    model: len(row) for model, row in rows.items() if len(row) != len(columns) + 1
-  }
   if wrong:
     raise ValueError(f"{path}: rows of {wrong} numbers; {len(columns) + 1} are wanted")
   named = [AVERAGE, *columns]

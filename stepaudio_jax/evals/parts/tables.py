@@ -103,6 +103,11 @@ def _interval(entry: dict[str, Any]) -> str:
   return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
 
 
+def cell(text: str) -> str:
+  """Names come from folders and files: none ends a cell or opens a tag."""
+  return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
   """Markdown."""
   lines = [head, ["---"] * len(head), *rows]

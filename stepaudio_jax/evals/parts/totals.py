@@ -125,10 +125,19 @@ def _control(heard: list[Row], rows: list[Row], metrics: Metrics, main: str) -> 
   }
 
 
-def drop(heard: Sequence[Row], control: Sequence[Row], name: str) -> Row:
-  """Mean loss of an item without its sound, with an interval over items."""
+def drop(heard: Sequence[Row], control: Sequence[Row], name: str) -> Row | None:
+  """Mean loss of an item without its sound, with an interval over items.
+
+  Items that could not be asked both ways are left out: a prompt that is too long with
+  another's clip has not lost its sound. None where no item is left.
+  """
+  failed = {row["id"] for row in (*heard, *control) if row["failed"] is not None}
   with_sound, without = per_item(heard, name), per_item(control, name)
-  lost = [value - without[item] for item, value in with_sound.items()]
+  lost = [
+    value - without[item] for item, value in with_sound.items() if item not in failed
+  ]
+  if not lost:
+    return None
   low, high = intervals.bounded(lost, -1, 1)
   return {"mean": math.fsum(lost) / len(lost), "low": low, "high": high, "n": len(lost)}
 
