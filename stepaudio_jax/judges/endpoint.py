@@ -24,7 +24,8 @@ from stepaudio_jax.judges.questions import Question
 
 LONGEST_WAIT_S = 60.0  # between two tries, whatever the server asks for
 _SHOWN = 500  # characters of a server's message
-_TOO_MANY = 429
+# Beside 5xx: it took too long, somebody else was faster, or there were too many.
+_TO_TRY_AGAIN = (408, 409, 425, 429)
 # What a server says of one question: too long for it, or not to its taste.
 _OF_THE_QUESTION = (400, 413, 422)
 _AGENT = "stepaudio_jax"  # some servers turn Python's own name away
@@ -38,7 +39,7 @@ class Settings:
     max_tokens: of a reply, a thought included.
     concurrency: requests at a time.
     timeout_s: of connecting, and of each wait for bytes.
-    retries: further tries after 429, 5xx, a broken reply or a broken connection.
+    retries: further tries after 408, 409, 425, 429, 5xx, a broken reply or connection.
     backoff_s: before the first of them; it doubles, up to LONGEST_WAIT_S.
     give_up: so many questions in a row without a reply, refused or not, stop the run.
     key_variable: environment variable with the key; None sends none.
@@ -172,7 +173,7 @@ class Endpoint:
 
   def _refusal(self, error: url_error.HTTPError, key: str | None) -> Exception:
     said = f"{error.code} {_message(_decoded(_read(error), key))}"
-    if error.code == _TOO_MANY or error.code >= 500:
+    if error.code in _TO_TRY_AGAIN or error.code >= 500:
       return _Failed(said, _seconds(error.headers))
     if error.code < 400:
       said += "; redirects are not followed: name the address that it leads to"

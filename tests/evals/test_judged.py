@@ -4,6 +4,7 @@ import importlib
 import json
 
 import pytest
+from etils import epath
 
 from stepaudio_jax.evals import (
   audio_mc,
@@ -12,8 +13,10 @@ from stepaudio_jax.evals import (
   step_du,
   step_spqa,
 )
+from stepaudio_jax.evals.parts import judging
 from stepaudio_jax.judges import choice, endpoint
 from tests.evals import rows as rows_lib
+from tests.evals import worlds
 from tests.judges import servers
 
 NAMES = ("audio_mc", "step_caption", "step_du", "step_spqa")
@@ -64,6 +67,25 @@ def test_what_a_folder_must_hold(name, tmp_path):
   (tmp_path / "metadata.jsonl").write_text("\n")
   with pytest.raises(ValueError, match="is empty"):
     module.read(tmp_path)
+
+
+def test_a_small_checkpoint_can_judge(tmp_path, monkeypatch):
+  monkeypatch.setitem(judging.LOCAL, "batch_size", 1)
+  run = worlds.write_checkpoint(tmp_path / "run")
+  found = judging.judges(
+    {"step_du": step_du}, str(run), None, epath.Path(tmp_path / "cache")
+  )
+  judge = found["step_du"]
+  said = judge.describe()
+  assert (said["kind"], said["step"]) == ("local", worlds.STEP)
+  # Half of its 512 positions are the question's.
+  assert said["max_new_tokens"] == 256
+  assert said["seal"]
+  # Random weights close no thought: no verdict, and no error.
+  assert judge.answers([step_du.JUDGE.ask(**ASKED)]) == [None]
+
+
+ASKED = dict.fromkeys(("dimension", "question", "points", "answer"), "?")
 
 
 def test_from_a_folder_over_an_endpoint_to_scores(tmp_path, monkeypatch):

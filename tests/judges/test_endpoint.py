@@ -75,6 +75,7 @@ def test_replies_keep_the_order_of_the_questions_under_concurrency():
   [
     servers.Answer({"error": {"message": "slow down"}}, 429),
     servers.Answer({"error": "overloaded"}, 503),
+    servers.Answer({"error": "took too long"}, 408),
     servers.Answer(b"<html>bad gateway</html>", 502),
     servers.Answer(b'{"choices": [{"mess'),
     servers.Answer(b"[]"),

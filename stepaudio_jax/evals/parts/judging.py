@@ -72,8 +72,11 @@ def judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
   if chosen.kind == "rule":
     raise ValueError(f"judge {asked!r}: a checkpoint or an endpoint is wanted")
   step_folder = storage.step_folder(chosen.place)
-  options = suite.Options(**LOCAL)
   speaker = Speaker(workdirs.load_model(step_folder), cache)
+  # A small model needs room for the question too.
+  half = speaker.model.size.max_positions // 2
+  drawn = {**LOCAL, "max_new_tokens": min(LOCAL["max_new_tokens"], half)}
+  options = suite.Options(**drawn)
   described = {"model": str(chosen.place), "step": int(step_folder.name)}
-  described |= {"seal": seal.digest(step_folder), **LOCAL}
+  described |= {"seal": seal.digest(step_folder), **drawn}
   return local.LocalJudge(lambda asked: speaker.say(asked, options), described)
