@@ -210,22 +210,23 @@ def _grounding(benchmarks: Mapping[str, Row]) -> list[str]:
 
 
 def failures(benchmarks: Mapping[str, Row]) -> tuple[list[str], list[str]]:
-  """How many replies failed, condition by condition and budget by budget."""
+  """Replies that failed or say nothing, condition by condition and budget by budget.
+
+  A model that babbles in silence loses points without having heard anything before.
+  """
   changed, cut = [], []
   for benchmark, checkpoint, one in reached(benchmarks):
     for condition, entry in one["conditions"].items():
-      changed.append((benchmark, checkpoint, condition, entry.get("n_failed")))
+      changed += _lost([benchmark, checkpoint, condition], entry)
     for entry in one["budgets"] or ():
-      budget = f"budget {entry['budget']}"
-      cut.append((benchmark, checkpoint, budget, entry.get("n_failed")))
-  return tuple(
-    [
-      f"{', '.join(names)}: {failed} failed, counted as wrong"
-      for *names, failed in rows
-      if failed
-    ]
-    for rows in (changed, cut)
-  )
+      cut += _lost([benchmark, checkpoint, f"budget {entry['budget']}"], entry)
+  return changed, cut
+
+
+def _lost(names: Sequence[str], entry: Row) -> list[str]:
+  counts = {what: entry.get(f"n_{what}") for what in ("failed", "unparsed")}
+  told = [f"{count} {what}" for what, count in counts.items() if count]
+  return [f"{', '.join(names)}: {' and '.join(told)}, counted as wrong"] * bool(told)
 
 
 def _listed(lines: Sequence[str]) -> list[str]:

@@ -270,7 +270,7 @@ def test_names_of_groups_are_cells_and_what_failed_shows(folder):
   )
   text = pages.page({"benchmark": "quiz", "checkpoint": "runs/a"} | summary)
   assert "| a\\|b &lt;i> | 7 |" in text
-  assert "| silence | a\\|b &lt;i> | 1 |" in text
+  assert "| silence | a\\|b &lt;i> | 0 | 1 |" in text
   assert "| 3 | 2.0 | 0 | 0 |" in text
 
 

@@ -205,12 +205,12 @@ def test_failures_of_controls_and_budgets_are_told(tmp_path):
     tmp_path / "one",
     "mmau",
     [*heard, *quiet],
-    conditions={"silence": lost | {"n_failed": 1, "drop": None}},
+    conditions={"silence": lost | {"n_failed": 1, "n_unparsed": 3, "drop": None}},
     budgets=[budget],
   )
   command.run([tmp_path / "one"], tmp_path / "out")
   text = (tmp_path / "out" / "report.md").read_text()
-  assert "- mmau, one, silence: 1 failed, counted as wrong" in text
+  assert "- mmau, one, silence: 1 failed and 3 unparsed, counted as wrong" in text
   assert "- mmau, one, budget 64: 2 failed, counted as wrong" in text
   assert "| mmau | one | silence | all | 50.0 [" in text
   assert "] | – |\n" in text  # no drop

@@ -68,21 +68,15 @@ def _controls_table(result: Row) -> str:
   main = next(iter(result["metrics"]))
   rows = []
   for control, entry in result["conditions"].items():
-    left, failed = _interval(entry["metrics"][main]), str(entry["n_failed"])
-    rows.append([control, "all", failed, left, _points(entry["drop"])])
+    rows.append([control, "all", *_lost(entry, main), _points(entry["drop"])])
     for kind, drops in entry["group_drops"].items():
       found = entry["groups"][kind]
       rows += [
-        [
-          control,
-          tables.cell(group),
-          str(found[group]["n_failed"]),
-          _interval(found[group]["metrics"][main]),
-          _points(drop),
-        ]
+        [control, tables.cell(group), *_lost(found[group], main), _points(drop)]
         for group, drop in drops.items()
       ]
-  return tables.table(["instead", "items", "failed", main, "lost, points"], rows)
+  head = ["instead", "items", "unparsed", "failed", main, "lost, points"]
+  return tables.table(head, rows)
 
 
 def _points(drop: Row | None) -> str:
@@ -102,16 +96,20 @@ def _samples_table(samples: Row) -> str:
 def _budget_table(result: Row) -> str:
   main = next(iter(result["metrics"]))
   rows = [
-    [str(one["budget"]), _tokens(one["think_tokens"]), *_budget_cells(one, main)]
+    [str(one["budget"]), _tokens(one["think_tokens"]), *_lost(one, main)]
     for one in result["budgets"]
   ]
-  rows.append(["none", _tokens(result["thinking"]), *_budget_cells(result, main)])
+  rows.append(["none", _tokens(result["thinking"]), *_lost(result, main)])
   head = ["thought tokens at most", "on average", "unparsed", "failed", main]
   return tables.table(head, rows)
 
 
-def _budget_cells(one: Row, main: str) -> list[str]:
-  """Longer budgets leave less room: what fails then must not look like an answer."""
+def _lost(one: Row, main: str) -> list[str]:
+  """Unparsed, failed and what is left.
+
+  Longer budgets leave less room, and silence may be answered with babble: neither must
+  look like a wrong answer.
+  """
   counts = [str(one[key]) for key in ("n_unparsed", "n_failed")]
   return [*counts, _interval(one["metrics"][main])]
 
