@@ -213,3 +213,56 @@ def test_a_command_that_is_not_there_is_one_line():
   )
   assert done.returncode == 2
   assert done.stderr == "launch_local: there is no command 'no-such-command'\n"
+
+
+LATE = """
+import sys, time
+from stepaudio_jax.core import processes
+processes.start()
+time.sleep(int(sys.argv[1]) * processes.index())
+for _ in range(2):
+  processes.barrier("here")
+print("met", processes.index())
+"""
+
+
+def met(seconds):
+  command = [sys.executable, "-c", LATE, str(seconds)]
+  return subprocess.run(
+    [*LAUNCHER, "--processes", "2", "--devices", "1", "--", *command],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+  )
+
+
+@pytest.mark.slow
+def test_one_that_comes_late_is_waited_for():
+  done = met(45)  # devices alone would have given up after 30
+  assert done.returncode == 0, done.stderr
+  assert "met 0" in done.stdout + done.stderr
+  assert "met 1" in done.stdout + done.stderr
+
+
+def test_those_that_start_a_run_wait_before_the_devices_do(monkeypatch):
+  calls = []
+
+  class Client:
+    def wait_at_barrier(self, name, timeout_ms):
+      calls.append(name)
+      assert timeout_ms > 24 * 3600 * 1000
+
+  utils = processes.multihost_utils
+  monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+  monkeypatch.setattr(utils, "sync_global_devices", lambda name: calls.append("met"))
+  monkeypatch.setattr(utils.distributed.global_state, "client", Client())
+  processes.barrier("a")
+  processes.barrier("a")
+  first, _, second, _ = calls
+  assert calls[1::2] == ["met", "met"]
+  assert first != second
+  monkeypatch.setattr(utils.distributed.global_state, "client", None)
+  processes.barrier("a")
+  assert calls[4:] == ["met"]

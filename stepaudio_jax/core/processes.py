@@ -12,6 +12,7 @@ its environment who the others are:
 Under srun nothing needs to be set. Without any of these a process is alone.
 """
 
+import itertools
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ COORDINATOR, COUNT, INDEX = (
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 # One that has died or hangs ends the others after so long; JAX waits 100 and 300.
 _SILENCE_S, _GOODBYE_S = 40, 20
+_LATEST_MS = 7 * 24 * 3600 * 1000  # a week: no live process is given up
+_barriers = itertools.count()  # their names may come again, their numbers do not
 
 
 def start() -> None:
@@ -89,9 +92,16 @@ def index() -> int:
 
 
 def barrier(name: str) -> None:
-  """Returns once every process has come here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+  """Returns once every process has come here, however late the last one is."""
+  if jax.process_count() == 1:
+    return
+  # Devices of CPUs give up on each other after half a minute if they have not met
+  # before; one process may be at work for hours longer than another. So the service
+  # that started them waits, which knows who has died, and the devices meet then.
+  client = multihost_utils.distributed.global_state.client
+  if client is not None:  # a TPU's processes may have found each other without it
+    client.wait_at_barrier(f"{next(_barriers)} {name}", _LATEST_MS)
+  multihost_utils.sync_global_devices(name)
 
 
 def everywhere(holds: bool) -> bool:
