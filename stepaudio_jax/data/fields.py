@@ -54,7 +54,8 @@ def _typed(row: Row, key: str, default: Any, what: str, fits: Any) -> Any:
   if value is None and default is not _ABSENT:
     return default
   if value is None:
-    raise ValueError(f"{row.at}: {key!r} is missing; the row has {sorted(row.value)}")
+    how = "null" if key in row.value else "missing"
+    raise ValueError(f"{row.at}: {key!r} is {how}; the row has {sorted(row.value)}")
   if not fits(value):
     raise ValueError(f"{row.at}: {key!r} is {value!r:.80}, not {what}")
   return value

@@ -7,10 +7,11 @@ from urllib import parse
 from etils import epath
 
 RULE = "rule"
-_CHOICES = (
-  "'rule', a folder with a checkpoint, or 'http(s)://host[:port]/v1#model' of an "
+WHO = (
+  "a folder with a checkpoint, or 'http(s)://host[:port]/v1#model' of an "
   "OpenAI-compatible endpoint"
 )
+_CHOICES = f"{RULE!r}, {WHO}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,7 +107,8 @@ def with_block(block) -> dict:
   [
     (broken(id=7), "'id' is 7, not a non-empty string"),
     (broken(id=" "), "'id' is ' ', not a non-empty string"),
-    (broken(messages=None), "'messages' is missing; the row has"),
+    (broken(messages=None), "'messages' is null; the row has"),
+    ({"id": "d7"}, r"'messages' is missing; the row has \['id'\]"),
     (broken(messages=[]), "'d7'.*non-empty list"),
     (broken(messages=[{"role": "robot", "content": "x"}]), "'d7'.*'robot' is not in"),
     (with_block({"type": "video"}), "'d7'.*'video' is not in"),

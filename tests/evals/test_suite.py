@@ -286,8 +286,12 @@ def reworded(item, answer):
 
 
 def test_a_judge_that_is_lacking_or_of_no_use_shows_before_anything(folder):
-  for judges, judge in ((("judge",), None), (("rule",), Yes())):
-    with pytest.raises(ValueError, match="benchmark 'quiz' is scored by"):
+  lacking = "by judge, not by rule; name a judge: a folder with a checkpoint, or 'http"
+  for judges, judge, why in (
+    (("judge",), None, lacking),
+    (("rule",), Yes(), "by rule, not by judge$"),
+  ):
+    with pytest.raises(ValueError, match=f"benchmark 'quiz' is scored {why}"):
       ask(folder, None, quiz.benchmark(JUDGES=judges), judge)
 
 
@@ -299,6 +303,7 @@ def test_a_judge_that_is_lacking_or_of_no_use_shows_before_anything(folder):
     ({"budgets": (3, 5, 3)}, r"budgets=\(3, 5, 3\): one is there twice"),
     ({"controls": ("silence", "silence")}, "controls=.*one is there twice"),
     ({"samples": 0}, "samples=0"),
+    ({"samples": 2, "temperature": 0}, "samples=2 at temperature 0 are one reply"),
   ],
 )
 def test_impossible_options(wrong, message):

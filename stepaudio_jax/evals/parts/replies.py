@@ -53,7 +53,7 @@ class Options:
     if left < 1:
       raise ValueError(
         f"max_new_tokens={self.max_new_tokens} leaves no room for a prompt: the model "
-        f"has {max_positions} positions"
+        f"has {max_positions} positions, which both share; give fewer"
       )
     return left
 

@@ -22,6 +22,7 @@ from stepaudio_jax.evals.parts import hearing as hearing_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
 from stepaudio_jax.evals.parts.items import Item, not_asked
 from stepaudio_jax.evals.parts.journal import Journal
+from stepaudio_jax.judges import choice
 from stepaudio_jax.judges.questions import Judge
 from stepaudio_jax.text import messages as messages_lib
 
@@ -48,6 +49,10 @@ class Options(replies_lib.Options):
     wrong = [name for name in self.controls if name not in known]
     if wrong:
       raise ValueError(f"unknown controls {wrong}; the choices are {known}")
+    if self.samples > 1 and self.temperature == 0:
+      raise ValueError(
+        f"samples={self.samples} at temperature 0 are one reply, told over again"
+      )
     if any(budget < 0 for budget in self.budgets):
       raise ValueError(f"budgets={self.budgets}: no budget is under 0")
     for name in ("controls", "budgets"):
@@ -136,9 +141,9 @@ def check_judge(module: ModuleType, judge: Judge | None) -> None:
   kind = "rule" if judge is None else "judge"
   if kind not in module.JUDGES:
     name = module.__name__.rpartition(".")[2]
-    raise ValueError(
-      f"benchmark {name!r} is scored by {module.JUDGES}, not by {kind!r}"
-    )
+    scored = f"is scored by {' or '.join(module.JUDGES)}, not by {kind}"
+    wanted = f"; name a judge: {choice.WHO}" if judge is None else ""
+    raise ValueError(f"benchmark {name!r} {scored}{wanted}")
 
 
 def _runs(options: Options) -> list[marks.Run]:
