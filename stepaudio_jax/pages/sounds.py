@@ -67,7 +67,12 @@ class Sounds:
       content = block["bytes"]
       return content if isinstance(content, bytes) else base64.b64decode(content)
     path = block.get("path") or block.get("bytes_file")
-    return None if path is None else str(self._folder / path)
+    return None if path is None else str(self._place(self._folder / path))
+
+  def _place(self, path: epath.Path) -> epath.Path:
+    """Where a file is: a folder that was moved may have it where it had it before."""
+    moved = self._folder / path.parent.name / path.name
+    return moved if not path.exists() and moved.exists() else path
 
   def _hold(self, source: str | bytes | None, span: tuple) -> None:
     named = f"{len(source)} bytes" if isinstance(source, bytes) else source

@@ -135,6 +135,19 @@ def test_a_clip_is_held_once_for_each_span(tmp_path):
   assert held.absent() == {}
 
 
+def test_clips_of_a_folder_that_was_moved_are_found_in_it(tmp_path):
+  for name in ("before/clips", "after/clips"):
+    (tmp_path / name).mkdir(parents=True)
+  before = tmp_path / "before" / "clips"
+  block = _block(before, seconds=1.0) | {"path": str(before / "a.wav")}
+  _block(tmp_path / "after" / "clips", seconds=2.0)
+  held = sounds.Sounds(tmp_path / "after", 10**6)
+  assert held.clips[held.add(block)]["seconds"] == 1.0  # it is still there
+  (before / "a.wav").unlink()
+  held = sounds.Sounds(tmp_path / "after", 10**6)
+  assert held.clips[held.add(block)]["seconds"] == 2.0
+
+
 def test_what_cannot_be_played_is_named_and_counted(tmp_path):
   block = _block(tmp_path)
   (tmp_path / "b.wav").write_bytes(b"no sound")
