@@ -23,7 +23,7 @@ from etils import epath
 from stepaudio_jax import evals, workdirs
 from stepaudio_jax.core import entry, errors, files, processes, recipe, seal, storage
 from stepaudio_jax.evals.parts import controls as controls_lib
-from stepaudio_jax.evals.parts import judging, pages, suite
+from stepaudio_jax.evals.parts import judging, pages, suite, tables
 from stepaudio_jax.evals.parts.speaker import Speaker
 
 
@@ -185,7 +185,7 @@ def _write(
 ) -> None:
   lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
   picture = io.BytesIO()
-  _shown(module).plot(summary).savefig(picture, format="png", dpi=120)
+  tables.png(lambda: _shown(module).plot(summary), picture)
   # Results that are half of another run are none: the summary goes first, comes last.
   (out / f"{name}.json").unlink(missing_ok=True)
   for ending, content in {

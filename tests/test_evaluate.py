@@ -129,7 +129,9 @@ def test_errors_name_what_is_not_there(folder):
     )
   with pytest.raises(ValueError, match=r"no file .*/run/dialogues-heldout.jsonl"):
     evaluate.run(checkpoint=folder / "run", benchmarks=["world"], data=folder / "run")
-  with pytest.raises(ValueError, match="max_new_tokens=512 leaves no room .*; give fewer"):
+  with pytest.raises(
+    ValueError, match=r"max_new_tokens=512 leaves no room .*; give fewer"
+  ):
     evaluate.run(
       checkpoint=folder / "run",
       benchmarks=["world"],

@@ -238,8 +238,7 @@ def _truths(path: epath.Path, dialogues: Sequence[Dialogue]) -> dict[str, list[R
 
 def page(result: Row) -> str:
   """The summary in Markdown."""
-  settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
-  listener = ", ".join(f"{key} {value}" for key, value in result["listener"].items())
+  listener = tables.told(result["listener"])
   parts = [
     f"# {_title(result)}",
     f"Checkpoint `{result['checkpoint']}`, {result['dialogues']} dialogues of up to "
@@ -256,7 +255,7 @@ def page(result: Row) -> str:
   ]
   if result["simulated"]:
     parts.append(_truth_table(result))
-  parts.append(f"Settings: {settings}.")
+  parts.append(f"Settings: {tables.told(result['settings'])}.")
   return "\n\n".join(parts) + "\n"
 
 

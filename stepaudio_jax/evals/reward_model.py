@@ -22,7 +22,7 @@ from stepaudio_jax.data.comparisons import OVERALL, Pair, PairLimits, Pairs
 from stepaudio_jax.data.corpus import Corpus
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.world import raters
-from stepaudio_jax.evals.parts import choices, hearing
+from stepaudio_jax.evals.parts import choices, hearing, tables
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.workdirs import RewardModel
@@ -202,7 +202,6 @@ def summary(items: Sequence[Row], dimensions: Sequence[str]) -> Row:
 
 def page(result: Row) -> str:
   """The summary in Markdown."""
-  settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
   note = (
     "The raters are simulated; the ceiling is what the truth behind the replies "
     "predicts of their choices, and `way` how much of the way from 50 % to it is gone."
@@ -221,7 +220,7 @@ def page(result: Row) -> str:
       choices.accuracy_table(result["dimensions"]),
       "By strength of the choice; ties apart: the mean gap of the rewards.",
       choices.strength_table(result["dimensions"]),
-      f"Settings: {settings}.",
+      f"Settings: {tables.told(result['settings'])}.",
       "",
     ]
   )

@@ -203,7 +203,6 @@ def _truths(path: epath.Path, ids: Sequence[str]) -> dict[str, Row]:
 
 def page(result: Row) -> str:
   """The summary in Markdown."""
-  settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
   accuracies = {**result["tasks"], "all": result["overall"]}
   parts = [
     "# world (simulated)",
@@ -216,7 +215,7 @@ def page(result: Row) -> str:
     tables.accuracy_table(accuracies),
     "Gold dimensions, 1 to 5, with 95 % intervals (bootstrap over items).",
     tables.mean_table(result["dimensions"]),
-    f"Settings: {settings}.",
+    f"Settings: {tables.told(result['settings'])}.",
   ]
   return "\n\n".join(parts) + "\n"
 

@@ -212,6 +212,7 @@ def test_a_judge_that_was_silent_is_asked_again(folder):
   judge.answers = lambda questions: ["yes", None, *["yes"] * (len(questions) - 2)]
   summary, items = ask(folder, quiz.Parrot(low), judge=judge)
   assert summary["settings"]["judge"]["unanswered"] == 1
+  assert "the judge left without a reply: 1.**" in page_of(summary)
   assert [row["detail"]["judge"] for row in items[:3]] == [["yes"], [None], ["yes"]]
   again = Yes()
   _, items = ask(folder, quiz.Parrot(None), judge=again)
@@ -252,8 +253,11 @@ def test_a_prompt_of_ours_is_told_by_its_hash(folder):
 def test_of_several_samples_the_page_counts_replies(folder):
   for samples, wanted in ((1, "| all | 7 |"), (4, "| all | 7 × 4 |")):
     summary, _ = ask(folder, quiz.Parrot(low), samples=samples)
-    known = {"benchmark": "quiz", "checkpoint": "runs/a"}
-    assert wanted in pages.page(known | summary)
+    assert wanted in page_of(summary)
+
+
+def page_of(summary):
+  return pages.page({"benchmark": "quiz", "checkpoint": "runs/a"} | summary)
 
 
 def test_names_of_groups_are_cells_and_what_failed_shows(folder):

@@ -13,7 +13,6 @@ Row = dict[str, Any]
 def page(result: Row) -> str:
   """The summary of parts/suite.py in Markdown."""
   name, samples = result["benchmark"], result["settings"].get("samples", 1)
-  settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
   parts = [
     f"# {name}",
     f"Checkpoint `{result['checkpoint']}`.",
@@ -22,6 +21,12 @@ def page(result: Row) -> str:
     "of those that may not be); of answered: without those.",
     _metrics_table({"all": result}, samples),
   ]
+  silent = (result["settings"].get("judge") or {}).get("unanswered")
+  if silent:
+    parts.append(
+      f"**Questions that the judge left without a reply: {silent}.** They count as "
+      "unparsed or not met; the same command asks them again."
+    )
   if result["official"]:
     ruled = result["official"]
     mean = tables.percent(ruled["mean"])
@@ -39,7 +44,7 @@ def page(result: Row) -> str:
     parts += ["## Several replies to each item", _samples_table(result["samples"])]
   if result["budgets"]:
     parts += ["## Thoughts cut short", _budget_table(result)]
-  return "\n\n".join([*parts, f"Settings: {settings}."]) + "\n"
+  return "\n\n".join([*parts, f"Settings: {tables.told(result['settings'])}."]) + "\n"
 
 
 def _metrics_table(entries: dict[str, Row], samples: int) -> str:
