@@ -230,7 +230,7 @@ def test_the_command_takes_a_judge(place, monkeypatch):
     def answers(self, questions):
       return [None] * len(questions)
 
-  monkeypatch.setattr(judging, "_judge", lambda *_: Silent())
+  monkeypatch.setattr(judging, "judge", lambda *_: Silent())
   rubric = {"turn": 2, "dimension": "warmth", "text": "It is warm."}
   rows = [{"id": f"talk-0000{n}", **rubric} for n in range(2)]
   worlds.write_jsonl(place / "data" / "interaction" / interaction.RUBRICS, rows)
