@@ -4,6 +4,12 @@
 turns; the assistant's earlier turns are given as text. Each rubric is judged alone. APR
 is the share of conversations that meet all their rubrics, ARS the mean share met.
 
+A row of the Parquet files, or of JSON Lines with a path in the place of each audio:
+
+  {"id": "c0", "axis": "SELF_COHERENCE", "rubric": "[\\"Is short.\\", …]",
+   "user_turn_1_audio": {"bytes", "path"}, "user_turn_1_transcript": "Who am I?",
+   "assistant_turn_1_transcript": "You are …", "user_turn_2_audio": …, …}
+
 Where we differ: the judge's wording is ours, and a reply without an answer meets
 nothing and is not shown to the judge.
 """

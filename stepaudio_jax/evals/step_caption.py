@@ -5,6 +5,11 @@ of Step-Audio-R1.5). A judge compares the paragraph with the labels. Where it fi
 speaker and several confused, the score is 0; else it is the mean over speakers of the
 mean over their fields, each 0 to 1. Labels that nobody could decide are left out.
 
+A row of metadata.jsonl, beside audio/, whose speakers have all of FIELDS:
+
+  {"test_id": "7", "audio": "audio/7.wav", "is_multi_speakers": false,
+   "speakers": [{"language": "普通话", "gender": "女性", …}]}
+
 Where we differ: the wording of both prompts is ours, the score is computed from the
 fields and not taken from the judge, and labels that are left out are not shown to it.
 """

@@ -4,6 +4,11 @@ A judge gives 0, 0.5 or 1 against a reference (StepFun, benchmarks of Step-Audio
 In a reference ";" separates points that are all required and "/" equivalents; what
 follows a colon only explains.
 
+A row of metadata.jsonl, beside audio/; the reference is the field of the long name:
+
+  {"id": "7", "audio_path": "audio/7.wav", "input_question_text": "我听起来累吗？",
+   "recording_requirement_or_qa_category": "疲惫/累", "secondary_dimension": "情绪", …}
+
 Where we differ: the judge's wording is ours, and other scores than 0, 0.5 and 1 are not
 read.
 """

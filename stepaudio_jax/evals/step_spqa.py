@@ -5,6 +5,12 @@ benchmarks of Step-Audio-R1.5). An answer that equals the label or the reference
 for case, white space and final marks, is right; else a judge says YES or NO by the
 task's rule.
 
+A row of metadata.jsonl, beside audio/; the question is shown only where it is not in
+the clip:
+
+  {"id": "7", "audio_path": "audio/7.wav", "task_type": "gender", "label": "女性",
+   "reference_answer": "说话人是女性。", "question": "…", "audio_only_input": true}
+
 Where we differ: the judge's wording is ours, and it is shown the label too.
 """
 

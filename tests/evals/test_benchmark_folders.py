@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from stepaudio_jax import evaluate
 from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.evals import (
   big_bench_audio,
@@ -22,6 +23,14 @@ INSTRUCTION = (
   "Please choose the answer from the following options, do not provide any additional "
   "explanations or content: "
 )
+
+
+def test_every_reader_shows_a_row():
+  """The README sends there whoever wants to know what the files look like."""
+  modules = map(evaluate.load_benchmark, evaluate.benchmark_names())
+  readers = [module for module in modules if hasattr(module, "read")]
+  assert len(readers) == 10
+  assert [one.__name__ for one in readers if '\n  {"' not in one.__doc__] == []
 
 
 def test_shards_hold_audio_and_are_numbered_through(tmp_path):
