@@ -10,6 +10,13 @@ start, prompts, number of replies and updates. PPO-style clip and a KL to the re
 weights are applied (arXiv 2601.05242); "sum" compares the weighted sum. `algorithm=`
 takes every name that RLVR's takes; the KL stays in the loss
 (`--config.kl.where=reward` puts it in the reward, as REINFORCE++ and RLOO have it).
+
+Prompts with a rubric and plain ones make one stream of batches, for separate stages
+forget (R1.5 §3.3). Rows of any file may have a `rubric`; `rubric=0.3` draws that share
+of the prompts from a file of their own. Who reads rubrics, and what that weighs:
+  --config.judge=https://HOST/v1#MODEL --config.rewards.rubric.weight=2.0
+A judge that cannot be read masks the reply; `rewards.rubric.learned` is a factor of the
+learned dimensions' weights on these prompts.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +27,7 @@ from stepaudio_jax.core import recipe
 
 def get_config(arg: str = "") -> ConfigDict:
   known = {"size": "tiny", "algorithm": "grpo", "normalisation": "sum", "smoke": False}
-  arg = recipe.parse(arg, **known)
+  arg = recipe.parse(arg, rubric=0.0, **known)
   smoke = ",smoke" if arg.smoke else ""
   c = rlvr.get_config(f"size={arg.size},algorithm={arg.algorithm}{smoke}")
   c.stage = "rlhf"
@@ -43,5 +50,9 @@ def get_config(arg: str = "") -> ConfigDict:
     )
   if "std_floor" in c.algorithm:
     c.algorithm.std_floor = 0.05  # learned rewards are noisy: near-ties stay small
+  if arg.rubric:
+    c.data.mix = {"prompts": 1.0 - arg.rubric, "rubric": arg.rubric}
+    path = "runs/world/rubric-{split}.jsonl"
+    c.data.options.rubric = {"set": "dialogue", "path": path}
   c.kl.beta = 0.02 if arg.size == "tiny" else 0.001
   return c

@@ -40,6 +40,8 @@ def get_config(arg: str = "") -> ConfigDict:
   c.init = "runs/sft"
   c.reference = ""  # "": init
   c.reward_model = ""
+  c.judge = ""  # of rubrics: a checkpoint, or https://HOST/v1#MODEL; "": nobody
+  c.judge_key = ""  # environment variable with the endpoint's key
   c.total_steps = 2 if arg.smoke else 20 if tiny else 200
   c.prompts_per_step = 4 if arg.smoke else 16 if tiny else 64
   c.epochs = 1
@@ -74,6 +76,8 @@ def get_config(arg: str = "") -> ConfigDict:
     "text": {"accuracy": 1.0},
   }
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
+  # On prompts with a rubric: the judge's reward, and a factor of learned weights.
+  c.rewards.rubric = {"weight": 0.0, "learned": 1.0}
   c.rewards.overlong = {"buffer_tokens": 0, "weight": 1.0}
   if arg.algorithm == "dapo":
     c.rewards.overlong.buffer_tokens = c.sampling.max_new_tokens // 5

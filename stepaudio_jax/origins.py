@@ -21,7 +21,7 @@ from stepaudio_jax.hf import reading
 from stepaudio_jax.models import sizes
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text.tokenizer import Tokenizer
-from stepaudio_jax.workdirs import RewardModel
+from stepaudio_jax.workdirs import Model, RewardModel
 
 _SOURCES = "sources.json"
 # Of a size, what no shape of a parameter depends on.
@@ -112,6 +112,21 @@ def load_params(
     (path, place(path, leaf.astype(np.float32, copy=False)))
     for path, leaf in reading.leaves(made)
   )
+
+
+def load_model(origin: epath.PathLike) -> Model:
+  """`workdirs.load_model`, or that of a directory, as float32.
+
+  Raises:
+    FileNotFoundError: `origin` is neither a checkpoint nor a directory.
+    ValueError: there is no whole model, or something is wrong with it.
+  """
+  if not _is_directory(origin):
+    return workdirs.load_model(origin)
+  made = _plan(origin, "float32")
+  if made.tokenizer is None:
+    raise ValueError(f"{origin} holds no whole model: it has no tokenizer")
+  return Model(load_params(origin), made.size, made.tokenizer)
 
 
 def load_reward_model(origin: epath.PathLike) -> RewardModel:

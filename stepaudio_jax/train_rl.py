@@ -24,6 +24,7 @@ from stepaudio_jax import (
   origins,
   preemption,
   rl,
+  rubrics,
   sharding,
   workdirs,
 )
@@ -64,7 +65,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
   sources = {"init": c.init, "reference": c.reference or c.init}
   sources |= {"reward_model": c.reward_model} if c.reward_model else {}
-  sources = origins.pinned(workdir, sources)
+  sources = origins.pinned(workdir, sources | rubrics.sources(c))
   axes = step_audio.axis_names(size)
   held = dict.fromkeys(learner.SPEAKING, "float32") | {"encoder": c.dtype}
   loaded = origins.load_params(sources["init"], place=sharding.placer(mesh, axes, held))
@@ -90,7 +91,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
-  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest)
+  rubric = rubrics.terms(c, sources, cache)
+  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest, rubric)
   player = functools.partial(
     Actor,
     model,

@@ -24,7 +24,7 @@ FLOORS = (
   }
   | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
   {"steps", "origins", "evals", "rollout", "preemption"},
-  {"learner", "objectives"},
+  {"learner", "objectives", "rubrics"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
   | {"report", "inspect"},
 )

@@ -17,7 +17,8 @@ from stepaudio_jax.rollout import overlong
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
   *("head_chunks", "attention", "offload"),
-  *("init", "reference", "reward_model"),
+  *("init", "reference", "reward_model", "judge", "judge_key"),
+  *("rewards.rubric.weight", "rewards.rubric.learned"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("rollout.refill_rounds", "rollout.overlap", "rollout.max_age"),
@@ -37,7 +38,7 @@ _KEYS = (
   *("data.buckets", "data.clip_buckets_s", "sampling.reply_buckets"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
-_FREE = ("data.mix.", "data.options.", "rewards.")
+_FREE = ("data.mix.", "data.options.", "rewards.rules.", "rewards.learned.")
 _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
   *("head_chunks", "sampling.samples", "sampling.max_new_tokens"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepaudio_jax import rewards
 from stepaudio_jax.core.types import Batch
+from stepaudio_jax.rollout import rubric as rubrics
 from stepaudio_jax.rollout.overlong import NAME as OVERLONG
 from stepaudio_jax.rollout.overlong import Overlong
 from stepaudio_jax.rollout.said import Said
@@ -47,6 +48,7 @@ class Scorer:
     learned: {dimension: weight} of the judge; a weight of 0 only logs it.
     judge: gives every learned dimension; None if there are none.
     overlong: the penalty of long replies, of either stream; None if there is none.
+    rubric: of prompts with one, which may be in a batch beside those without.
 
   Raises:
     ValueError: an unknown stream or rule, or learned dimensions without a judge.
@@ -58,6 +60,7 @@ class Scorer:
     learned: Mapping[str, float],
     judge: Judge | None,
     overlong: Overlong | None = None,
+    rubric: rubrics.Terms | None = None,
   ):
     unknown = sorted(set(rules) - set(STREAMS))
     if unknown:
@@ -71,13 +74,18 @@ class Scorer:
     self._rules = {name: rewards.load(name) for name in found}
     self._weights = {stream: dict(rules[stream]) for stream in rules}
     self._learned, self._judge, self._overlong = dict(learned), judge, overlong
-    twice = sorted({name for name in self.names if self.names.count(name) > 1})
-    if twice or not (self._rules or self._learned):
+    self._rubric = rubric or rubrics.Terms()
+    known = [*self._rules, *self._learned, rubrics.NAME, OVERLONG]
+    twice = sorted({name for name in known if known.count(name) > 1})
+    judged = self._rules or self._learned or self._rubric.read
+    if twice or not judged:
       raise ValueError(f"rewards {self.names}: at least one, and none twice ({twice})")
 
   @property
   def names(self) -> tuple[str, ...]:
-    return (*self._rules, *self._learned, *([OVERLONG] if self._overlong else []))
+    judged = (rubrics.NAME,) if self._rubric.read else ()
+    long = (OVERLONG,) if self._overlong else ()
+    return (*self._rules, *self._learned, *judged, *long)
 
   def __call__(
     self,
@@ -107,7 +115,12 @@ class Scorer:
     judged = self._judge(prompts, texts) if self._judge else {}
     for name, weight in self._learned.items():
       columns.append(judged[name])
-      weight_columns.append([weight] * len(texts))
+      factors = [self._rubric.learned if rubrics.has(row) else 1.0 for row in asked]
+      weight_columns.append([weight * factor for factor in factors])
+    if self._rubric.read:
+      reward_B, weight_B = rubrics.column(self._rubric, asked, texts)
+      columns.append(reward_B)
+      weight_columns.append(weight_B)
     if self._overlong:
       columns.append(self._overlong.penalty(token_count_B))
       weight_columns.append([self._overlong.weight] * len(texts))

@@ -8,8 +8,10 @@ from stepaudio_jax.core import masked
 from stepaudio_jax.rl.parts import dimensions
 from stepaudio_jax.rl.parts.kl import kl
 from stepaudio_jax.rollout import drawn as drawn_lib
+from stepaudio_jax.rollout import rubric
 from stepaudio_jax.rollout.actor import Played
 from stepaudio_jax.rollout.drawn import SPREAD
+from stepaudio_jax.rollout.scorer import Scores
 
 
 def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
@@ -31,6 +33,8 @@ def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
     for kind, value_C in by_name.items()
     for k, name in enumerate(scores.names)
   }
+  if rubric.NAME in scores.names:
+    out["reward/rubric/unread"] = _unread(scores)
   return out | {
     "reward/objective": _finite_mean(scores.objective_B),
     "reward/masked_share": float(np.isnan(scores.objective_B).mean()),
@@ -72,6 +76,14 @@ def rows(step: int, played: Played, prompts: int) -> list[Any]:
   }
   kept = drawn_lib.chosen(drawn, range(min(prompts, len(drawn.asked))))
   return drawn_lib.rows(step, kept, shown)
+
+
+def _unread(scores: Scores) -> float:
+  """Of the replies that a rubric counts for, the share without a reward by it."""
+  place = scores.names.index(rubric.NAME)
+  counts_B = scores.weight_BC[:, place] != 0
+  unread_B = np.isnan(scores.reward_BC[counts_B, place])
+  return float(unread_B.mean()) if counts_B.any() else float("nan")
 
 
 def _finite_mean(x_B: np.ndarray) -> float:

@@ -72,11 +72,18 @@ def judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
   if chosen.kind == "rule":
     raise ValueError(f"judge {asked!r}: a checkpoint or an endpoint is wanted")
   step_folder = storage.step_folder(chosen.place)
-  speaker = Speaker(workdirs.load_model(step_folder), cache)
+  described = {"step": int(step_folder.name), "seal": seal.digest(step_folder)}
+  return speaking(workdirs.load_model(step_folder), chosen.place, cache, **described)
+
+
+def speaking(
+  model: workdirs.Model, name: str, cache: epath.Path, **known: Any
+) -> local.LocalJudge:
+  """A model in this process as judge; `name` and `known` describe it."""
+  speaker = Speaker(model, cache)
   # A small model needs room for the question too.
-  half = speaker.model.size.max_positions // 2
+  half = model.size.max_positions // 2
   drawn = {**LOCAL, "max_new_tokens": min(LOCAL["max_new_tokens"], half)}
   options = suite.Options(**drawn)
-  described = {"model": str(chosen.place), "step": int(step_folder.name)}
-  described |= {"seal": seal.digest(step_folder), **drawn}
+  described = {"model": str(name), **known, **drawn}
   return local.LocalJudge(lambda asked: speaker.say(asked, options), described)

@@ -12,8 +12,8 @@ from stepaudio_jax.data.jsonl import Rows
 from stepaudio_jax.evals.parts import turns
 from stepaudio_jax.evals.parts.conversation import Said
 from stepaudio_jax.judges import parsing
+from stepaudio_jax.judges import rubric as rubric_lib
 from stepaudio_jax.judges.questions import Judge, Template
-from stepaudio_jax.text import messages as messages_lib
 
 TEMPLATE = Template(
   system="You rate replies of a voice assistant, strictly and by one criterion only.",
@@ -88,7 +88,7 @@ def judged(
         places.append((k, dimension))
         questions.append(
           TEMPLATE.ask(
-            history=shown(said.messages),
+            history=rubric_lib.shown(said.messages),
             reply=said.answer,
             dimension=dimension.replace("_", " "),
             criterion=criterion,
@@ -103,18 +103,6 @@ def judged(
     raw[k][dimension] = answer
     scores[k][dimension] = rating(answer)
   return scores, raw
-
-
-def shown(messages: Sequence[Row]) -> str:
-  """A conversation as text; audio as [audio]."""
-  lines = []
-  for message in messages_lib.normalise(messages, "a conversation"):
-    parts = [
-      block["text"] if block["type"] == "text" else "[audio]"
-      for block in message["content"]
-    ]
-    lines.append(f"{message['role']}: {' '.join(parts)}")
-  return "\n".join(lines)
 
 
 def rating(raw: str | None) -> float | None:
