@@ -84,6 +84,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.rollout.refill_rounds = 1 if arg.smoke else 4
   own = recipe.choose("algorithm", arg.algorithm, _ALGORITHMS)
   c.algorithm = {"name": arg.algorithm, **own}
+  if not tiny and "dual_clip" in own:
+    c.algorithm.dual_clip = 0.0  # no part of R1's PPO
   c.aggregation = _AGGREGATIONS.get(arg.algorithm, "token_mean")
   c.kl = {
     "beta": 0.0,

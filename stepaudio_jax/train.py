@@ -223,10 +223,11 @@ def reference_params(
   speaking = {part: start[part] for part in ("adaptor", "decoder")}
   if not c.reference:
     # Its own copy: a step overwrites what is trained.
-    return jax.tree.map(lambda x: jnp.array(x, c.dtype, copy=True), speaking)
+    return jax.tree.map(lambda x: jnp.copy(x).astype(c.dtype), speaking)
   place = sharding.placer(
     mesh, step_audio.axis_names(size), dict.fromkeys(speaking, c.dtype)
   )
+  origins.check_tokenizer(c.reference, tokenizers.load(c.tokenizer))
   loaded = origins.load_params(c.reference, place=place)
   chosen = {part: loaded[part] for part in speaking}
   _check_shapes(chosen, speaking, f"reference={c.reference!r}")
