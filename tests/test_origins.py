@@ -55,6 +55,13 @@ def test_the_parameters_are_those_of_the_import(source, imported):
   }
 
 
+def test_a_whole_model_of_a_directory(source, imported):
+  direct, stored = map(origins.load_model, (source, imported))
+  assert direct.size == stored.size
+  assert direct.tokenizer.vocabulary == stored.tokenizer.vocabulary
+  assert tree.content_hash(direct.params) == tree.content_hash(stored.params)
+
+
 def test_every_leaf_is_placed_as_it_is_read(source):
   seen = []
 

@@ -61,7 +61,7 @@ def test_learned_rewards_that_are_missing_are_missing_and_not_zero():
   ("rules", "learned", "reader", "message"),
   [
     ({"video": {"accuracy": 1.0}}, {}, None, r"\['video'\].*\('audio', 'text'\)"),
-    ({"audio": {"accurate": 1.0}}, {}, None, r"accurate.*'accuracy', '.*"),
+    ({"audio": {"accurate": 1.0}}, {}, None, r"accurate.*'accuracy', 'acou.*'think_f"),
     (RULES, {"warmth": 1.0}, None, "one needs the other"),
     (RULES, {}, lambda batch, texts: {}, "one needs the other"),
     ({}, {}, None, "at least one"),
