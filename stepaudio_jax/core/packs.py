@@ -17,7 +17,10 @@ from stepaudio_jax.core.types import (
 
 def merged(values: Any) -> Any:
   """Leaves [P, B, …] as [P·B, …]: all packs' rows as one batch."""
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), values)
+  # Not −1: of clips of no length there is nothing to count rows by.
+  return jax.tree.map(
+    lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), values
+  )
 
 
 def picked(x_BT: Array, packed: PackedReplies, *, before: int = 0) -> Array:
