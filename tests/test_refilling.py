@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 from typing import ClassVar
 
 import jax
@@ -191,6 +195,45 @@ def test_no_gradient_comes_from_tokens_that_closed_a_thought(monkeypatch):
   gradient = jax.grad(lambda now: loss_fn(now, update, None)[0])
   gradient_BT = gradient(jnp.asarray(x_BT).reshape(2, 2, 6)).reshape(4, 6)
   np.testing.assert_array_equal(np.asarray(gradient_BT) != 0, mask_BT)
+
+
+CHILD = """
+import jax
+from stepaudio_jax import meshes, sampling, sharding
+from tests.models.batches import SIZE, random_params, speech_batch
+from tests.test_refilling import OPTIONS, SLOTS
+
+mesh = meshes.mesh({"data": 4, "fsdp": 1, "tensor": 1, "context": 1})
+params, key = random_params(SIZE, seed=3), jax.random.key(2)
+prompts = speech_batch((30, 25, 17, 40), seed=5)
+alone = sampling.sample(params, prompts, key, slots=SLOTS, **OPTIONS)
+with sharding.over(mesh):
+  everywhere = sharding.replicated(mesh)
+  spread = sampling.sample(
+    jax.device_put(params, everywhere),
+    sharding.put(prompts, mesh),
+    jax.device_put(key, everywhere),
+    slots=SLOTS,
+    **OPTIONS,
+  )
+assert len(spread.token_BT.sharding.device_set) == 4
+for name in ("token_BT", "mask_BT", "count_B", "truncated_B"):
+  assert (getattr(alone, name) == jax.device_get(getattr(spread, name))).all(), name
+print("equal", int(alone.count_B.sum()))
+"""
+
+
+@pytest.mark.slow
+def test_slots_shared_out_over_devices_say_the_same():
+  done = subprocess.run(
+    [sys.executable, "-c", CHILD],
+    cwd=pathlib.Path(__file__).parents[1],
+    env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout.startswith("equal"), done.stderr
 
 
 @pytest.mark.parametrize(

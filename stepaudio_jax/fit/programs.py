@@ -150,6 +150,11 @@ def prefill(job: Job) -> Program:
 
 def decode_step(job: Job) -> Program:
   """A block of sampling's tokens, behind full prompts and with full caches."""
+  if _draws(job.c) and job.c.sampling.slots:
+    raise ValueError(
+      f"sampling.slots={job.c.sampling.slots}: a decode step is priced for all replies"
+      " side by side; set it to 0 here, and copies and prompts to what the slots hold"
+    )
   function, arguments = _prefill(job)
   params = arguments[0]
   mesh, size, rows = job.sampling_mesh, job.size, job.prompts * job.copies
@@ -214,9 +219,7 @@ def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
   """sampling.program.prefilled of the job, and its arguments."""
   c, size, mesh = job.c, job.size, job.sampling_mesh
   sharding.rows(job.prompts, 1, mesh)
-  settings = Settings(
-    job.new_tokens, stop_ids=(0,), pad_id=0, copies=job.copies
-  )
+  settings = Settings(job.new_tokens, stop_ids=(0,), pad_id=0, copies=job.copies)
   function = functools.partial(
     program.prefilled, model=sharding.model(c, size, mesh), settings=settings
   )
