@@ -1,7 +1,7 @@
 """Policy gradient on the device: log-probabilities and values of replies, the loss.
 
 The prompt, audio included, is computed once for all replies to it, here as in
-sampling, or once for each where replies are packed; every log-probability is that of
+sampling, unless replies are packed behind copies of it; every log-probability is that of
 softmax(logits / temperature), as the sampler's (training.md §3, "Which log-prob").
 """
 
@@ -99,7 +99,7 @@ def values(
     return heads.ValueHead().apply({"params": critic["value"]}, x_BTD)
 
   if isinstance(replies, PackedReplies):
-    return packs.picked(read(_hidden(critic, replies, model)), replies, before=1)
+    return packs.picked(read(_hidden(critic, replies, model)), replies, before=True)
   x_BQTD = _before(critic, replies, model)
   return read(_flat(x_BQTD)).reshape(x_BQTD.shape[:3])
 
@@ -115,8 +115,7 @@ def _before(params: Params, replies: Replies, model: StepAudio) -> Array:
 
 def _hidden(params: Params, packed: PackedReplies, model: StepAudio) -> Array:
   """x_BTD of all packs' rows."""
-  batch = packs.merged(packed.batch)
-  return model.apply({"params": _speaking(params)}, batch, method="hidden")
+  return model.apply({"params": _speaking(params)}, packed, method="packed")
 
 
 def _speaking(params: Params) -> Params:
@@ -140,7 +139,18 @@ def _scores(
     x_BTD = _hidden(params, replies, model)
     scores = judged(x_BTD, vocabulary.targets(packs.merged(replies.batch)))
     both = (scores.logprob_BT, scores.entropy_BT)
-    return tuple(packs.picked(x_BT, replies, before=1) for x_BT in both)
+    found = tuple(packs.picked(x_BT, replies, before=True) for x_BT in both)
+    if replies.prefix_PBT is None:
+      return found
+    # What follows a shared prompt in its row is the first token of one reply alone.
+    x_BQD = packs.at_prompts(x_BTD, replies)
+    first_BQ = packs.merged(replies.token_PBQT)[..., 0]
+    scores = judged(_flat(x_BQD)[:, None], _flat(first_BQ)[:, None])
+    firsts = (scores.logprob_BT, scores.entropy_BT)
+    return tuple(
+      x_BQT.at[..., 0].set(first_B1.reshape(first_BQ.shape))
+      for x_BQT, first_B1 in zip(found, firsts, strict=True)
+    )
   token_BQT = replies.token_BQT
   scores = judged(_flat(_before(params, replies, model)), _flat(token_BQT))
   both = (scores.logprob_BT, scores.entropy_BT)

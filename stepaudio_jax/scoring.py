@@ -70,8 +70,8 @@ def _read_packed(
 ) -> tuple[Array, Array]:
   """The same of packed rows."""
   apply = functools.partial(model.apply, {"params": backbone})
-  batch = packs.merged(packed.batch)
-  x_BTD = apply(batch, method="hidden")
-  scores = apply(x_BTD, vocabulary.targets(batch), method="judged")
-  surprise_BQT = packs.picked(scores.margin_BT, packed, before=1)
+  x_BTD = apply(packed, method="packed")
+  target_BT = vocabulary.targets(packs.merged(packed.batch))
+  scores = apply(x_BTD, target_BT, method="judged")
+  surprise_BQT = packs.picked(scores.margin_BT, packed, before=True)
   return packs.picked(x_BTD, packed), surprise_BQT.at[..., 0].set(0.0)

@@ -120,6 +120,19 @@ def test_a_reply_ends_with_any_of_the_stop_ids(warm):
     assert (logprobs[:n] < 0).all()
 
 
+def test_without_a_stop_id_every_reply_runs_to_the_limit(params, prompts, warm):
+  """Up to where the other replies stopped the tokens are the same."""
+  got = host(
+    sampling.sample(params, prompts, jax.random.key(2), **WARM | {"stop_ids": ()})
+  )
+  assert got.mask_BT.all()
+  assert got.truncated_B.all()
+  assert not warm.mask_BT.all()
+  np.testing.assert_array_equal(
+    got.token_BT[warm.mask_BT], warm.token_BT[warm.mask_BT]
+  )
+
+
 def test_text_follows_its_stream_and_not_its_neighbours(params, prompts, warm):
   order = np.asarray([2, 0, 3, 1])
   shuffled = jax.tree.map(lambda x: x[order], prompts)
@@ -287,7 +300,6 @@ def test_draws_follow_the_tempered_and_truncated_distribution():
     ({"top_k": 0}, "top_k=0"),
     ({"top_k": 98}, "top_k=98 of a vocabulary of 97"),
     ({"top_p": 0.0, "min_p": 2.0}, r"top_p=0\.0, min_p=2\.0"),
-    ({"stop_ids": ()}, r"stop_ids=\(\)"),
     ({"stop_ids": (5, 97)}, r"stop_ids=\(5, 97\)"),
     ({"max_new_tokens": 0}, "max_new_tokens=0"),
     ({"copies": 0}, "copies=0"),

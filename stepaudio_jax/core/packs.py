@@ -23,20 +23,33 @@ def merged(values: Any) -> Any:
   )
 
 
-def picked(x_BT: Array, packed: PackedReplies, *, before: int = 0) -> Array:
+def picked(x_BT: Array, packed: PackedReplies, *, before: bool = False) -> Array:
   """What stands at the reply tokens: of x [P·B, T, …], [P·B, Q, T, …].
 
   Args:
-    before: so many positions earlier, 1 for what predicts a token. The first token of
-      a reply has its prompt's last one before it.
+    before: at the tokens that predict them instead: the one before, and the prompt's
+      last one before the first.
   """
   slot_PBQT = packed.slot_PBQT
-  packs = slot_PBQT.shape[0]
+  if before:
+    slots = (packed.last_PBQ[..., None], slot_PBQT[..., :-1])
+    slot_PBQT = jnp.concatenate(slots, axis=-1)
+  return _taken(x_BT, slot_PBQT)
+
+
+def at_prompts(x_BT: Array, packed: PackedReplies) -> Array:
+  """What stands at the last token of each reply's prompt: [P·B, Q, …]."""
+  return _taken(x_BT, packed.last_PBQ)
+
+
+def _taken(x_BT: Array, slot: Array) -> Array:
+  """Of x [P·B, T, …] at slots [P, B, …] of their packs: [P·B, …, …]."""
+  packs = slot.shape[0]
   flat_PX = x_BT.reshape(packs, -1, *x_BT.shape[2:])
-  index_PX = jnp.maximum(slot_PBQT.reshape(packs, -1) - before, 0)
+  index_PX = slot.reshape(packs, -1)
   index = index_PX.reshape(index_PX.shape + (1,) * (flat_PX.ndim - 2))
   found = jnp.take_along_axis(flat_PX, index, axis=1)
-  return found.reshape(-1, *slot_PBQT.shape[2:], *x_BT.shape[2:])
+  return found.reshape(-1, *slot.shape[2:], *x_BT.shape[2:])
 
 
 def laid_out(replies: Replies | PackedReplies) -> tuple[Array, Array]:
@@ -53,9 +66,10 @@ def leading(replies: Replies | PackedReplies) -> tuple[int, ...]:
 
 
 def padding(batch: Any) -> dict[str, float]:
-  """{"data/padding": share of text slots that hold no token}, of what has slots.
+  """{"data/padding": share of text slots that hold no token, "data/slots": all}.
 
-  Prompts and replies of `Replies` lie apart, and both count.
+  Nothing for what has no slots. Prompts and replies of `Replies` lie apart, and both
+  count.
   """
   if isinstance(batch, Comparisons | Contrasts):
     batch = batch.replies
@@ -67,4 +81,5 @@ def padding(batch: Any) -> dict[str, float]:
     used, slots = [(rows.segment_BT > 0).sum()], rows.segment_BT.size
   else:
     return {}
-  return {"data/padding": 1.0 - float(sum(map(int, used))) / slots}
+  share = 1.0 - float(sum(map(int, used))) / slots
+  return {"data/padding": share, "data/slots": float(slots)}

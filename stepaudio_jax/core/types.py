@@ -114,23 +114,31 @@ class Replies:
 
 @_pytree
 class PackedReplies:
-  """Replies, each behind its own copy of the prompt, many to a row.
+  """Replies behind their prompts in rows without padding between them, many to a row.
 
-  For replies of very different lengths, where padding costs more than reading a prompt
-  once for each. Prompts are shared out to P packs, each with rows of its own, so that
-  a device that holds a pack holds all that belongs together.
+  For replies of very different lengths. A prompt stands in a row once for all of its
+  replies there (then a segment is a prompt or a reply, which sees its prompt's
+  segment), or once for each of them (then a segment is a prompt and one reply).
+  Positions of each reply go on from its prompt. Prompts are shared out to P packs, each
+  with rows of its own, so that a device that holds a pack holds all that belongs
+  together.
 
   Attributes:
-    batch: a segment is a prompt and one reply; every leaf begins with P.
+    batch: every leaf begins with P.
     slot_PBQT: int32 place of each reply token among the pack's flattened rows; 0 where
       there is none.
+    last_PBQ: int32 place of the last token of the reply's prompt, 0 without a reply.
     token_PBQT, count_PBQ: as in `Replies`, prompts shared out in their order.
+    prefix_PBT: int32 another segment that a token sees whole, its prompt's; 0 is none.
+      None (no array at all) where every reply has its own copy of the prompt.
   """
 
   batch: Batch
   slot_PBQT: Array
+  last_PBQ: Array
   token_PBQT: Array
   count_PBQ: Array
+  prefix_PBT: Array | None = None
 
 
 @_pytree

@@ -36,6 +36,7 @@ def attend(
   causal: bool,
   past: Sequence[tuple[Array, Array, Array]] = (),
   own_BTT: Array | None = None,
+  prefix_BT: Array | None = None,
   kernel: str = "plain",
 ) -> Array:
   """Attention of every kind the model needs.
@@ -48,6 +49,8 @@ def attend(
 
   Args:
     own_BTT: `own_visible` of the segments, for use beside a past; None makes it here.
+    prefix_BT: int32, a segment of the keys that a query sees beside its own, above 0;
+      for attention without a past.
     kernel: one of `KERNELS`, for attention without a past; all give the same up to
       rounding (tests/models/test_attention.py). Beside a past it is always "plain".
 
@@ -56,7 +59,9 @@ def attend(
   """
   if kernel != "plain" and not past:
     own = (q_BTHh, k_BKTh, v_BKTh, query_segment_BT, key_segment_BT)
-    return {"splash": splash, "cudnn": fused}[kernel](*own, causal=causal)
+    seen = {"causal": causal}
+    seen |= {} if prefix_BT is None else {"prefix_BT": prefix_BT}
+    return {"splash": splash, "cudnn": fused}[kernel](*own, **seen)
   rows, length, _, width = q_BTHh.shape
   kv_heads = k_BKTh.shape[1]
   # The heads of a group lie behind each other: one product per key head, not many.
@@ -64,7 +69,9 @@ def attend(
   q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
   q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
   if own_BTT is None:
-    own_BTT = own_visible(query_segment_BT, key_segment_BT, causal=causal)
+    own_BTT = own_visible(
+      query_segment_BT, key_segment_BT, causal=causal, prefix_BT=prefix_BT
+    )
   parts = [(k_BKTh, v_BKTh, own_BTT), *past]
 
   def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
@@ -131,6 +138,7 @@ def fused(
   key_segment_BT: Array,
   *,
   causal: bool,
+  prefix_BT: Array | None = None,
   implementation: str = "cudnn",
 ) -> Array:
   """`attend` without a past by jax.nn's fused attention, cuDNN's on a GPU.
@@ -138,7 +146,7 @@ def fused(
   Args:
     implementation: "xla" runs anywhere, for comparison.
   """
-  visible_BTS = same_segment(query_segment_BT, key_segment_BT)
+  visible_BTS = _seen(query_segment_BT, key_segment_BT, prefix_BT)
   k_BTKh, v_BTKh = heads_first(k_BKTh), heads_first(v_BKTh)  # their own inverse
   return jax.nn.dot_product_attention(
     q_BTHh,
@@ -283,9 +291,19 @@ def same_segment(query_BT: Array, key_BS: Array) -> Array:
   return (query_BT[:, :, None] == key_BS[:, None]) & (key_BS > 0)[:, None]
 
 
-def own_visible(query_BT: Array, key_BT: Array, *, causal: bool) -> Array:
+def _seen(query_BT: Array, key_BS: Array, prefix_BT: Array | None) -> Array:
+  """bool [B, T, S]: the key is of the query's segment, or of its prefix."""
+  seen_BTS = same_segment(query_BT, key_BS)
+  if prefix_BT is not None:
+    seen_BTS |= same_segment(prefix_BT, key_BS)
+  return seen_BTS
+
+
+def own_visible(
+  query_BT: Array, key_BT: Array, *, causal: bool, prefix_BT: Array | None = None
+) -> Array:
   """bool [B, T, T] of the new keys."""
-  own_BTT = same_segment(query_BT, key_BT)
+  own_BTT = _seen(query_BT, key_BT, prefix_BT)
   if causal:
     own_BTT &= jnp.tril(jnp.ones((1, *own_BTT.shape[1:]), bool))
   return own_BTT

@@ -64,8 +64,8 @@ class Attention(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, segment_BT, rotation, past, own_BTT):
-    size = self.size
+  def __call__(self, x_BTD, segments, rotation, past, own_BTT):
+    size, (segment_BT, prefix_BT) = self.size, segments
 
     def project(name, heads, axis):
       return layers.Linear(
@@ -94,6 +94,7 @@ class Attention(nn.Module):
       causal=True,
       past=past,
       own_BTT=own_BTT,
+      prefix_BT=prefix_BT,
       kernel=self.kernel,
     )
     out_BTHh = layers.kept(out_BTHh, "attention")
@@ -129,6 +130,7 @@ class Layer(nn.Module):
   `past` is None in training (nothing is collected), and otherwise a (k_BKSh, v_BKSh)
   of this layer for every cache that it sees: none in prefill. `masks` are those of the
   pasts and of the new keys, the same in all layers; without a past there are none.
+  `segments` are segment_BT and prefix_BT, see attention.attend.
   """
 
   size: Size
@@ -136,7 +138,7 @@ class Layer(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, past, masks, segment_BT, rotation):
+  def __call__(self, x_BTD, past, masks, segments, rotation):
     size = self.size
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="attn_norm")
     *past_visible, own_BTT = masks or (None,)
@@ -145,7 +147,7 @@ class Layer(nn.Module):
       for keys, visible_BTS in zip(past or (), past_visible, strict=True)
     ]
     attend = Attention(size, self.dtype, self.kernel, name="attn")
-    out_BTD, new = attend(norm(x_BTD), segment_BT, rotation, seen, own_BTT)
+    out_BTD, new = attend(norm(x_BTD), segments, rotation, seen, own_BTT)
     x_BTD = layers.constrain(x_BTD + out_BTD, "batch", "length", "embed")
     norm = layers.RMSNorm(size.norm_eps, self.dtype, name="mlp_norm")
     x_BTD = x_BTD + MLP(size, self.dtype, name="mlp")(norm(x_BTD))
@@ -172,9 +174,19 @@ class Decoder(nn.Module):
       (size.vocabulary,), ("embed", "vocab"), self.dtype, output=jnp.float32
     )
 
-  def __call__(self, x_BTD: Array, segment_BT: Array, position_BT: Array) -> Array:
-    """Embeddings to the final norm's output; causal within each segment."""
-    return self._run(x_BTD, segment_BT, position_BT, None)[0]
+  def __call__(
+    self,
+    x_BTD: Array,
+    segment_BT: Array,
+    position_BT: Array,
+    prefix_BT: Array | None = None,
+  ) -> Array:
+    """Embeddings to the final norm's output; causal within each segment.
+
+    Args:
+      prefix_BT: another segment that a position sees, see attention.attend.
+    """
+    return self._run(x_BTD, segment_BT, position_BT, None, prefix_BT)[0]
 
   def prefill(self, x_BTD, segment_BT, position_BT) -> tuple[Array, Cache]:
     """The same, and a full cache of the T slots."""
@@ -219,7 +231,14 @@ class Decoder(nn.Module):
       x_BTD.astype(self.dtype), kernel_DV, token_BT, temperature, self.head_chunks
     )
 
-  def _run(self, x_BTD, segment_BT, position_BT, caches: Sequence[Cache] | None):
+  def _run(
+    self,
+    x_BTD,
+    segment_BT,
+    position_BT,
+    caches: Sequence[Cache] | None,
+    prefix_BT=None,
+  ):
     """(x_BTD, a cache of these slots), the latter None where `caches` is."""
     size = self.size
     rotation = layers.rotations(position_BT, size.head_width, size.rope_theta)
@@ -229,7 +248,7 @@ class Decoder(nn.Module):
     masks = tuple(attention.visible(segment_BT, c.segment_BS) for c in seen)
     if masks:
       masks += (attention.own_visible(segment_BT, segment_BT, causal=True),)
-    x_BTD, new = self.layers(x_BTD, past, masks, segment_BT, rotation)
+    x_BTD, new = self.layers(x_BTD, past, masks, (segment_BT, prefix_BT), rotation)
     if new is not None:
       used = jnp.asarray(x_BTD.shape[1], jnp.int32)
       axes = (None, "batch", "kv_heads", None, None)

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from stepaudio_jax.core import recipe, tree
-from stepaudio_jax.core.types import Array, Batch, Params, Replies
+from stepaudio_jax.core import packs, recipe, tree
+from stepaudio_jax.core.types import Array, Batch, PackedReplies, Params, Replies
 from stepaudio_jax.models import layers
 from stepaudio_jax.models.adaptor import Adaptor
 from stepaudio_jax.models.attention import KERNELS
@@ -77,6 +77,12 @@ class StepAudio(nn.Module):
     """x_BTD after the final norm."""
     x_BTD = self.embedded(batch)
     return self.decoder(x_BTD, batch.segment_BT, batch.position_BT)
+
+  def packed(self, replies: PackedReplies) -> Array:
+    """`hidden` of all packs' rows, whose replies may share a prompt."""
+    batch, prefix_BT = packs.merged((replies.batch, replies.prefix_PBT))
+    x_BTD = self.embedded(batch)
+    return self.decoder(x_BTD, batch.segment_BT, batch.position_BT, prefix_BT)
 
   def logits(self, x: Array) -> Array:
     """float32 logits [..., V] of x [..., D]."""

@@ -21,7 +21,8 @@ class Settings:
     top_p: draw among the fewest likeliest tokens whose mass reaches p, counted
       within the top k (nucleus sampling, arXiv 1904.09751).
     min_p: draw among tokens of at least min_p times the likeliest one's probability.
-    stop_ids: each of them ends a reply and belongs to it.
+    stop_ids: each of them ends a reply and belongs to it; without one all replies
+      run to the limit.
     pad_id: written behind the end.
     copies: replies to each prompt, which is read (prefilled) once.
     max_think_tokens: a thought that is still open after so many tokens is closed by
@@ -45,7 +46,6 @@ class Settings:
   def __post_init__(self):
     checks = {
       "max_new_tokens": self.max_new_tokens >= 1,
-      "stop_ids": len(self.stop_ids) >= 1,
       "copies": self.copies >= 1,
       "temperature": self.temperature >= 0,
       "top_k": self.top_k is None or self.top_k >= 1,
@@ -62,9 +62,9 @@ class Settings:
     ]
     if wrong:
       raise ValueError(
-        f"cannot sample with {', '.join(wrong)}: max_new_tokens ≥ 1, one stop id or"
-        " more, copies ≥ 1, temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1,"
-        " slots ≥ 0; with max_think_tokens ≥ 0 come closing_ids, none of them a stop"
+        f"cannot sample with {', '.join(wrong)}: max_new_tokens ≥ 1, copies ≥ 1,"
+        " temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1, slots ≥ 0;"
+        " with max_think_tokens ≥ 0 come closing_ids, none of them a stop"
         " id, and the two leave at least one of max_new_tokens for the answer"
       )
 
@@ -115,7 +115,7 @@ def following(
     logprob_B = jnp.where(drawn_B, logprob_B, 0.0)
     after_B = after_SV[thought_B, token_B].astype(jnp.int32)
     thought_B = jnp.where(drawn_B, after_B, thought_B)
-  stop = jnp.asarray(settings.stop_ids)[None]
+  stop = jnp.asarray(settings.stop_ids, jnp.int32)[None]
   stopped_B = (token_B[:, None] == stop).any(axis=1)
   return Next(token_B, logprob_B, drawn_B, stopped_B, thought_B)
 
