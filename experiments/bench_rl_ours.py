@@ -77,9 +77,7 @@ class Ours:
   def __init__(self, job: Job, shared: bool, size: Size = SIZE):
     self.job, self.shared = job, shared
     self.model = model = StepAudio(size)
-    self.mesh = meshes.mesh(
-      dict.fromkeys(meshes.MESH_AXES, 1), jax.devices()[:1]
-    )
+    self.mesh = meshes.mesh(dict.fromkeys(meshes.MESH_AXES, 1), jax.devices()[:1])
     place = jax.jit(
       functools.partial(step_audio.init_params, size=size),
       out_shardings=sharding.replicated(self.mesh),
@@ -134,16 +132,18 @@ class Ours:
       return replies
     return packing.packed(replies, 1, job.prompt_tokens + job.new_tokens, PAD)
 
+  def key(self, number: int) -> Array:
+    return jax.random.fold_in(jax.random.key(2), number)
+
   def step(self, number: int) -> dict[str, float]:
     """One step; seconds of the whole ("step") and of each phase."""
-    key = jax.random.fold_in(jax.random.key(2), number)
     clock = Clock()
-    rollout = jax.block_until_ready(self.sample(key))
+    rollout = jax.block_until_ready(self.sample(self.key(number)))
     clock.stop("decode")
     replies = self.laid(rollout)
     reward_BC = rewards(np.asarray(rollout.token_BT))
     clock.stop("reward")
-    now = jax.block_until_ready(self.measured(self.reference_of(self.state), replies))
+    now = jax.block_until_ready(self.measured(self.speaking(), replies))
     clock.stop("old")
     told = jax.block_until_ready(self.logprobs(self.reference, replies))
     clock.stop("reference")
@@ -157,8 +157,8 @@ class Ours:
       raise RuntimeError(f"{drawn} tokens were drawn, the job has {self.job.drawn}")
     return clock.seconds | {"step": sum(clock.seconds.values())}
 
-  def reference_of(self, state: Any) -> Any:
-    return {part: state.params[part] for part in self.reference}
+  def speaking(self) -> Any:
+    return {part: self.state.params[part] for part in self.reference}
 
   def prefill_s(self) -> float:
     """Seconds of the prefill alone, a part of what `step` calls decode."""
