@@ -113,7 +113,9 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.clip_buckets_s = ()  # and lengths of their clips below max_clip_s
   c.data.encode_batch = 16
   c.data.history = "answer"
-  c.data.pack = not tiny  # replies behind copies of their prompts, many to a row
+  c.data.pack = not tiny  # replies without padding between them, many to a row
+  c.data.share_prompts = True  # in a packed row; False: a copy for each reply
+  c.data.row_tokens = 0  # of a packed row; 0: of the longest prompt with one reply
   c.heldout = {
     "split": "heldout",
     "prompts": 4 if arg.smoke else 168,

@@ -1,8 +1,8 @@
 """Policy gradient on the device: log-probabilities and values of replies, the loss.
 
 The prompt, audio included, is computed once for all replies to it, here as in
-sampling, unless replies are packed behind copies of it; every log-probability is that of
-softmax(logits / temperature), as the sampler's (training.md §3, "Which log-prob").
+sampling, unless replies are packed behind copies of it; every log-probability is that
+of softmax(logits / temperature), as the sampler's (training.md §3, "Which log-prob").
 """
 
 import dataclasses

@@ -201,7 +201,8 @@ def packing(c: ConfigDict, mesh: jax.sharding.Mesh, parts: int) -> Packing | Non
   if not c.data.pack:
     return None
   packs = sharding.packs(mesh, parts)
-  return Packing(packs, c.data.max_tokens + c.sampling.max_new_tokens)
+  row_tokens = c.data.row_tokens or c.data.max_tokens + c.sampling.max_new_tokens
+  return Packing(packs, row_tokens, c.data.share_prompts)
 
 
 def judge(

@@ -56,13 +56,16 @@ def furthest(found, wanted):
 
 
 def cases(every: bool):
-  """(mesh, lengths, micro-batches, packed)."""
+  """(mesh, lengths, micro-batches, packed), see stages.laid."""
   yield "1×8", MESHES["1×8"], 1, False
-  yield "2×2×2", MESHES["2×2×2"], 2, True
+  yield "2×2×2", MESHES["2×2×2"], 2, "prompts"
   if every:
     yield "one", (1, 1, 1, 1), 2, False
     yield "one", (1, 1, 1, 1), 1, True
+    yield "one", (1, 1, 1, 1), 1, "prompts"
     yield "1×8", MESHES["1×8"], 1, True
+    yield "context", MESHES["context"], 1, "prompts"
+    yield "2×2×2", MESHES["2×2×2"], 2, True
     for mesh in ("8×1", "2×2×2", "context"):
       yield mesh, MESHES[mesh], 1, False
 

@@ -71,7 +71,7 @@ def talks(count: int = 24, seed: int = 0) -> list[collate.Example]:
   return out
 
 
-def sft(packed: bool = False, **options) -> Stage:
+def sft(packed: bool | str = False, **options) -> Stage:
   """24 talks, one a row, or three in each of 8."""
   count, rows = (24, 8) if packed else (24, 24)
   rows = [[*talks(count)[k::rows]] for k in range(rows)]
@@ -91,11 +91,14 @@ def replies(seed: int = 0, least: int = 1) -> Replies:
   return Replies(prompts, np.where(inside_BQT, token_BQT, 0), count_BQ)
 
 
-def laid(packed: bool, given: Replies):
-  return packing.packed(given, 16, 20 + LENGTH + 6, 0) if packed else given
+def laid(packed: bool | str, given: Replies):
+  """As they are, behind copies of their prompts, or ("prompts") behind shared ones."""
+  shared = packed == "prompts"
+  row_tokens = 20 + (2 * LENGTH if shared else LENGTH + 6)
+  return packing.packed(given, 16, row_tokens, 0, shared=shared) if packed else given
 
 
-def reward_model(packed: bool = False, **options) -> Stage:
+def reward_model(packed: bool | str = False, **options) -> Stage:
   rng = np.random.default_rng(1)
   label_BJC = rng.integers(-3, 4, size=(ROWS, 2, 3)).astype(np.float32)
   label_BJC[rng.random(label_BJC.shape) < 0.3] = np.nan
@@ -118,8 +121,8 @@ def reward_model(packed: bool = False, **options) -> Stage:
   return stage(given, loss_fn, rewards=rewards)
 
 
-def policy_gradient(algorithm: Any, packed: bool = False, **options) -> Stage:
-  given, rng = replies(), np.random.default_rng(3)
+def policy_gradient(algorithm: Any, packed: bool | str = False, **options) -> Stage:
+  given, rng = replies(least=0), np.random.default_rng(3)
   mask_BT = (np.arange(LENGTH) < given.count_BQ[..., None]).reshape(-1, LENGTH)
 
   def noise(scale: float, shift: float = 0.0) -> jax.Array:

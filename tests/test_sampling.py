@@ -128,9 +128,7 @@ def test_without_a_stop_id_every_reply_runs_to_the_limit(params, prompts, warm):
   assert got.mask_BT.all()
   assert got.truncated_B.all()
   assert not warm.mask_BT.all()
-  np.testing.assert_array_equal(
-    got.token_BT[warm.mask_BT], warm.token_BT[warm.mask_BT]
-  )
+  np.testing.assert_array_equal(got.token_BT[warm.mask_BT], warm.token_BT[warm.mask_BT])
 
 
 def test_text_follows_its_stream_and_not_its_neighbours(params, prompts, warm):

@@ -11,6 +11,7 @@ from stepaudio_jax.core.types import Batch, PackedReplies, Replies
 # no more than an eighth of the rows empty.
 _EIGHTHS = 3
 Place = tuple[int, int]  # (prompt, reply) of a pack
+Bundle = tuple[int, list[int]]  # a prompt of a pack, and replies behind it
 
 
 def packed(
@@ -19,17 +20,21 @@ def packed(
   row_tokens: int,
   pad_id: int,
   *,
+  shared: bool = False,
   agreed: Callable[[int], int] = int,
 ) -> PackedReplies:
   """Prompts shared out to `packs`, their replies into as few rows as fit.
 
-  Each reply goes behind its own copy of its prompt, audio included; the longest first,
-  into the first row with room.
+  Each reply goes behind its own copy of its prompt, audio included, or with `shared`
+  all replies to a prompt that fit into a row go behind one; the longest first, into the
+  first row with room.
 
   Args:
     replies: on the host; a prompt of each pack is behind the other.
     packs: devices × micro-batches × mini-batches, or a multiple.
     row_tokens: T of the rows.
+    shared: a prompt stands once for all of its replies in a row. What does not fit
+      beside it goes behind another copy.
     agreed: what this process needs → what all need, where several make one batch; see
       processes.largest.
 
@@ -49,8 +54,13 @@ def packed(
       f"{length_BQ[b, q]} tokens, a row has {row_tokens}"
     )
   clips_B = (replies.prompts.frame_count_BR > 0).sum(axis=1)
-  shares = np.split(length_BQ, packs)
-  plans = [rows_of(share, row_tokens) for share in shares]
+  plan_of = _shared_rows if shared else _copied_rows
+  plans = [
+    plan_of(*share, row_tokens)
+    for share in zip(
+      np.split(prompt_B, packs), np.split(replies.count_BQ, packs), strict=True
+    )
+  ]
   first_P = np.arange(packs) * (prompts // packs)
   held = [
     sum(int(clips_B[first + b]) for b, _ in row)
@@ -59,11 +69,34 @@ def packed(
   ]
   rows, clips = agreed(max(map(len, plans))), agreed(max(held, default=0))
   shape = (packs, rounded(rows), row_tokens)
-  out = _empty(replies, shape, rounded(clips), pad_id)
+  out = _empty(replies, shape, rounded(clips), pad_id, shared)
   for pack, (first, plan) in enumerate(zip(first_P, plans, strict=True)):
-    for row, places in enumerate(plan):
-      _lay(out, replies, pack, row, [(int(first) + b, q) for b, q in places])
+    for row, bundles in enumerate(plan):
+      _lay(out, replies, pack, row, [(int(first) + b, qs) for b, qs in bundles])
   return out
+
+
+def _copied_rows(
+  prompt_B: np.ndarray, count_BQ: np.ndarray, row_tokens: int
+) -> list[list[Bundle]]:
+  """Bundles of one reply each."""
+  length_BQ = np.where(count_BQ > 0, prompt_B[:, None] + count_BQ, 0)
+  return [[(b, [q]) for b, q in row] for row in rows_of(length_BQ, row_tokens)]
+
+
+def _shared_rows(
+  prompt_B: np.ndarray, count_BQ: np.ndarray, row_tokens: int
+) -> list[list[Bundle]]:
+  """Bundles of as many replies as fit behind one prompt."""
+  bundles: list[Bundle] = []
+  for b, count_Q in enumerate(count_BQ):
+    room = row_tokens - int(prompt_B[b])
+    found = rows_of(count_Q[None], room)
+    bundles += [(b, [q for _, q in places]) for places in found]
+  length_B1 = np.asarray(
+    [[prompt_B[b] + count_BQ[b, qs].sum()] for b, qs in bundles], np.int64
+  ).reshape(-1, 1)
+  return [[bundles[i] for i, _ in row] for row in rows_of(length_B1, row_tokens)]
 
 
 def rows_of(length_BQ: np.ndarray, row_tokens: int) -> list[list[Place]]:
@@ -92,7 +125,11 @@ def rounded(count: int) -> int:
 
 
 def _empty(
-  replies: Replies, shape: tuple[int, int, int], clips: int, pad_id: int
+  replies: Replies,
+  shape: tuple[int, int, int],
+  clips: int,
+  pad_id: int,
+  shared: bool,
 ) -> PackedReplies:
   packs, rows, _ = shape
   frames, width = replies.prompts.frames_BRUE.shape[2:]
@@ -116,38 +153,86 @@ def _empty(
   share = (packs, token_BQT.shape[0] // packs)
   return PackedReplies(
     batch,
-    np.zeros((*share, *token_BQT.shape[1:]), np.int32),
-    token_BQT.reshape(*share, *token_BQT.shape[1:]),
-    replies.count_BQ.reshape(*share, -1),
+    slot_PBQT=np.zeros((*share, *token_BQT.shape[1:]), np.int32),
+    last_PBQ=np.zeros((*share, token_BQT.shape[1]), np.int32),
+    token_PBQT=token_BQT.reshape(*share, *token_BQT.shape[1:]),
+    count_PBQ=replies.count_BQ.reshape(*share, -1),
+    prefix_PBT=full(0) if shared else None,
   )
 
 
 def _lay(
-  out: PackedReplies, replies: Replies, pack: int, row: int, places: Sequence[Place]
+  out: PackedReplies, replies: Replies, pack: int, row: int, bundles: Sequence[Bundle]
 ) -> None:
-  """Lays replies (of all prompts' numbers) behind each other into one row."""
-  batch, prompts = out.batch, replies.prompts
-  share, row_tokens = out.slot_PBQT.shape[1], batch.token_BT.shape[2]
+  """Lays bundles (of all prompts' numbers) behind each other into one row."""
+  start = clips = segment = 0
+  for b, qs in bundles:
+    segment += 1
+    heard = _lay_prompt(out, replies, (pack, row), start, b, segment, clips)
+    start, clips, prefix = start + _known(replies, b), clips + heard, segment
+    last = start - 1
+    for q in qs:
+      end = start + int(replies.count_BQ[b, q])
+      if out.prefix_PBT is not None:
+        segment += 1
+        out.prefix_PBT[pack, row, start:end] = prefix
+      _lay_reply(out, replies, (pack, row), slice(start, end), (b, q), segment)
+      out.last_PBQ[pack, b % out.last_PBQ.shape[1], q] = _slot(out, row, last)
+      start = end
+
+
+def _known(replies: Replies, b: int) -> int:
+  """Tokens of a prompt."""
+  return int((replies.prompts.segment_BT[b] > 0).sum())
+
+
+def _slot(out: PackedReplies, row: int, place: int) -> int:
+  """Of a pack's flattened rows."""
+  return row * out.batch.token_BT.shape[2] + place
+
+
+def _lay_prompt(
+  out: PackedReplies,
+  replies: Replies,
+  at: tuple[int, int],
+  start: int,
+  b: int,
+  segment: int,
+  clips: int,
+) -> int:
+  """One prompt with its audio behind `clips` of the row; returns how many it has."""
+  batch, prompts, known = out.batch, replies.prompts, _known(replies, b)
+  whole = (*at, slice(start, start + known))
+  batch.token_BT[whole] = prompts.token_BT[b, :known]
+  batch.segment_BT[whole] = segment
+  batch.position_BT[whole] = np.arange(known)
+  batch.example_BT[whole] = prompts.example_BT[b].max()
+  batch.source_BT[whole] = prompts.source_BT[b].max()
   clip_tokens = lengths.adaptor_tokens(prompts.frames_BRUE.shape[2])  # A
-  start = clips = 0
-  for segment, (b, q) in enumerate(places, 1):
-    known = int((prompts.segment_BT[b] > 0).sum())
-    count = int(replies.count_BQ[b, q])
-    said = slice(start + known, start + known + count)
-    whole = slice(start, said.stop)
-    batch.token_BT[pack, row, start : said.start] = prompts.token_BT[b, :known]
-    batch.token_BT[pack, row, said] = replies.token_BQT[b, q, :count]
-    batch.segment_BT[pack, row, whole] = segment
-    batch.position_BT[pack, row, whole] = np.arange(known + count)
-    batch.example_BT[pack, row, whole] = prompts.example_BT[b].max()
-    batch.source_BT[pack, row, whole] = prompts.source_BT[b].max()
-    heard = prompts.audio_BT[b, :known]
-    moved = np.where(heard >= 0, heard + clips * clip_tokens, -1)
-    batch.audio_BT[pack, row, start : said.start] = moved
-    own = int((prompts.frame_count_BR[b] > 0).sum())
-    batch.frames_BRUE[pack, row, clips : clips + own] = prompts.frames_BRUE[b, :own]
-    counts = prompts.frame_count_BR[b, :own]
-    batch.frame_count_BR[pack, row, clips : clips + own] = counts
-    slots = row * row_tokens + np.arange(said.start, said.stop)
-    out.slot_PBQT[pack, b % share, q, :count] = slots
-    start, clips = said.stop, clips + own
+  heard_T = prompts.audio_BT[b, :known]
+  batch.audio_BT[whole] = np.where(heard_T >= 0, heard_T + clips * clip_tokens, -1)
+  own = int((prompts.frame_count_BR[b] > 0).sum())
+  batch.frames_BRUE[(*at, slice(clips, clips + own))] = prompts.frames_BRUE[b, :own]
+  counts = prompts.frame_count_BR[b, :own]
+  batch.frame_count_BR[(*at, slice(clips, clips + own))] = counts
+  return own
+
+
+def _lay_reply(
+  out: PackedReplies,
+  replies: Replies,
+  at: tuple[int, int],
+  where: slice,
+  place: Place,
+  segment: int,
+) -> None:
+  """One reply, whose positions go on from its prompt's."""
+  batch, (b, q), known = out.batch, place, _known(replies, place[0])
+  count, whole = where.stop - where.start, (*at, where)
+  batch.token_BT[whole] = replies.token_BQT[b, q, :count]
+  batch.segment_BT[whole] = segment
+  batch.position_BT[whole] = known + np.arange(count)
+  batch.example_BT[whole] = replies.prompts.example_BT[b].max()
+  batch.source_BT[whole] = replies.prompts.source_BT[b].max()
+  slots = _slot(out, at[1], where.start) + np.arange(count)
+  out.slot_PBQT[at[0], b % out.slot_PBQT.shape[1], q, :count] = slots

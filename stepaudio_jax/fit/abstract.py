@@ -104,9 +104,20 @@ def replies(prompts: Batch, copies: int, tokens: int, mesh: Mesh) -> Replies:
 
 
 def packed(
-  row: Limits, prompts: int, copies: int, tokens: int, encoder_width: int, mesh: Mesh
+  row: Limits,
+  prompts: int,
+  copies: int,
+  tokens: int,
+  encoder_width: int,
+  mesh: Mesh,
+  *,
+  shared: bool,
 ) -> PackedReplies:
-  """The longest replies to full prompts, each a row of its own, in a pack a device."""
+  """The longest replies to full prompts, each a row of its own, in a pack a device.
+
+  Args:
+    shared: whether the rows are those of shared prompts, see data/packing.py.
+  """
   packs, by_rows = sharding.packs(mesh, 1), sharding.by_rows(mesh)
   whole = dataclasses.replace(row, max_tokens=row.max_tokens + tokens)
   shape = (packs, prompts // packs * copies)
@@ -118,8 +129,10 @@ def packed(
   return PackedReplies(
     batch=spread,
     slot_PBQT=slots,
+    last_PBQ=at(by_rows, slots.shape[:3], jnp.int32),
     token_PBQT=slots,
     count_PBQ=at(by_rows, slots.shape[:3], jnp.int32),
+    prefix_PBT=spread.segment_BT if shared else None,
   )
 
 

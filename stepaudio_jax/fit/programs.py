@@ -185,7 +185,7 @@ def log_probs(job: Job) -> Program:
   sharding.rows(job.prompts, 1, mesh)
   if _draws(c) and c.data.pack:
     asked = (job.prompts, job.copies, job.new_tokens)
-    replies = abstract.packed(limits, *asked, width, mesh)
+    replies = abstract.packed(limits, *asked, width, mesh, shared=c.data.share_prompts)
     read = count  # a prompt for each reply
   else:
     prompts = abstract.batch(job.prompts, limits, width, mesh)

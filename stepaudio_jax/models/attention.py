@@ -10,20 +10,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_kernel as splash_kernel,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_mask as splash_mask,
-)
 
 from stepaudio_jax.core.types import Array
-from stepaudio_jax.models import layers
+from stepaudio_jax.models.splash import splash
 
 KERNELS = ("plain", "splash", "cudnn")
 _MASKED = -1e30  # finite: a row that sees nothing stays finite too
-_BLOCK = 1024  # of the TPU kernel; the longest that its memory takes pays off most
-_LANES = 128
+_BLOCK = 1024  # queries at a time where a [T, S] matrix must not exist
 
 
 def attend(
@@ -59,20 +52,25 @@ def attend(
   """
   if kernel != "plain" and not past:
     own = (q_BTHh, k_BKTh, v_BKTh, query_segment_BT, key_segment_BT)
-    seen = {"causal": causal}
-    seen |= {} if prefix_BT is None else {"prefix_BT": prefix_BT}
-    return {"splash": splash, "cudnn": fused}[kernel](*own, **seen)
-  rows, length, _, width = q_BTHh.shape
-  kv_heads = k_BKTh.shape[1]
-  # The heads of a group lie behind each other: one product per key head, not many.
-  q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
-  q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
-  q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
+    if prefix_BT is None:
+      return {"splash": splash, "cudnn": fused}[kernel](*own, causal=causal)
+    by_blocks = {"splash": _in_blocks, "cudnn": fused}[kernel]
+    return by_blocks(*own, causal=causal, prefix_BT=prefix_BT)
   if own_BTT is None:
     own_BTT = own_visible(
       query_segment_BT, key_segment_BT, causal=causal, prefix_BT=prefix_BT
     )
-  parts = [(k_BKTh, v_BKTh, own_BTT), *past]
+  return _softmax(q_BTHh, [(k_BKTh, v_BKTh, own_BTT), *past])
+
+
+def _softmax(q_BTHh: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Array:
+  """One softmax over the visible keys of all parts (k_BKSh, v_BKSh, visible_BTS)."""
+  rows, length, _, width = q_BTHh.shape
+  kv_heads = parts[0][0].shape[1]
+  # The heads of a group lie behind each other: one product per key head, not many.
+  q_BTKGh = (q_BTHh * (width**-0.5)).reshape(rows, length, kv_heads, -1, width)
+  q_BKGTh = q_BTKGh.transpose(0, 2, 3, 1, 4)
+  q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
 
   def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
     scores_BKGTS = _scores(q_BKXh, k_BKSh).reshape(*q_BKGTh.shape[:4], -1)
@@ -130,6 +128,45 @@ def _scattered(x_BKXh: Array, rows: int) -> Array:
   return x_BKRXh.transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, width)
 
 
+def _in_blocks(
+  q_BTHh: Array,
+  k_BKSh: Array,
+  v_BKSh: Array,
+  query_segment_BT: Array,
+  key_segment_BS: Array,
+  *,
+  causal: bool,
+  prefix_BT: Array,
+  block: int = _BLOCK,
+) -> Array:
+  """The plain form for a block of queries after the other: no [T, S] matrix is whole.
+
+  What the TPU kernel, whose segments are either equal or not, cannot do.
+  """
+  length = q_BTHh.shape[1]
+  block = min(block, length)
+  slot_1T = jnp.arange(length, dtype=jnp.int32)[None]
+  slot_1S = jnp.arange(key_segment_BS.shape[1], dtype=jnp.int32)[None]
+
+  def cut(x_BT: Array) -> Array:
+    padding = [(0, 0), (0, -length % block)] + [(0, 0)] * (x_BT.ndim - 2)
+    x_BT = jnp.pad(x_BT, padding)
+    return jnp.moveaxis(x_BT.reshape(len(x_BT), -1, block, *x_BT.shape[2:]), 1, 0)
+
+  @jax.checkpoint
+  def one(some: tuple[Array, ...]) -> Array:
+    q_BTHh, segment_BT, prefix_BT, slot_1T = some
+    visible_BTS = _seen(segment_BT, key_segment_BS, prefix_BT)
+    if causal:
+      visible_BTS &= slot_1T[:, :, None] >= slot_1S[:, None]
+    return _softmax(q_BTHh, [(k_BKSh, v_BKSh, visible_BTS)])
+
+  queries = (q_BTHh, query_segment_BT, prefix_BT, slot_1T)
+  out_XBTHh = lax.map(one, tuple(map(cut, queries)))
+  out_BTHh = jnp.moveaxis(out_XBTHh, 0, 1)
+  return out_BTHh.reshape(len(q_BTHh), -1, *q_BTHh.shape[2:])[:, :length]
+
+
 def fused(
   q_BTHh: Array,
   k_BKTh: Array,
@@ -156,129 +193,6 @@ def fused(
     is_causal=causal,
     implementation=implementation,
   )
-
-
-def splash(
-  q_BTHh: Array,
-  k_BKTh: Array,
-  v_BKTh: Array,
-  query_segment_BT: Array,
-  key_segment_BT: Array,
-  *,
-  causal: bool,
-  interpret: bool = False,
-) -> Array:
-  """`attend` without a past by the TPU kernel that skips what a mask hides.
-
-  Rows and heads go where the axis rules put them. A length that is split over devices
-  is split for the queries; keys and values are then gathered.
-
-  Args:
-    interpret: run the kernel as plain operations, on any device.
-  """
-  length = q_BTHh.shape[1]
-  padding = -length % _LANES
-
-  def padded(x: Array, axis: int) -> Array:
-    return jnp.pad(x, [(0, padding * (axis == a)) for a in range(x.ndim)])
-
-  q_BHTh = padded(heads_first(q_BTHh * (q_BTHh.shape[-1] ** -0.5)), 2)
-  operands = (q_BHTh, padded(k_BKTh, 2), padded(v_BKTh, 2))
-  # Padding is a segment, but no query that counts is of it.
-  operands += (padded(query_segment_BT, 1), padded(key_segment_BT, 1))
-  out_BHTh = _splash_split(operands, causal=causal, interpret=interpret)
-  return heads_first(out_BHTh)[:, :length]
-
-
-def _splash_split(operands: Sequence[Array], *, causal: bool, interpret: bool) -> Array:
-  """The kernel on each device's own rows, heads and queries."""
-  q_BHTh, k_BKTh = operands[:2]
-  names = ("activation_batch", "activation_heads", "activation_length", None)
-  keys = ("activation_batch", "activation_kv_heads", None, None)
-  q_spec, k_spec = layers.spec(q_BHTh, names), layers.spec(k_BKTh, keys)
-  shards = _shards(q_spec) if layers.is_split() else (1, 1, 1, 1)
-  kernel = _kernel(
-    q_BHTh.shape[1], q_BHTh.shape[2], shards[1], shards[2], causal, interpret
-  )
-  if not layers.is_split():
-    return _by_row(kernel, *operands)
-  segment = (q_spec[0], q_spec[2])
-  rows = (jax.P(*segment), jax.P(q_spec[0], None))
-  lies = jax.NamedSharding(jax.sharding.get_abstract_mesh(), jax.P(*q_spec[1:3]))
-  return jax.shard_map(
-    _by_row,
-    in_specs=(kernel.manual_sharding_spec(lies), q_spec, k_spec, k_spec, *rows),
-    out_specs=q_spec,
-    check_vma=False,
-  )(kernel, *operands)
-
-
-def _shards(spec: jax.P) -> tuple[int, ...]:
-  """Devices that split each axis."""
-  lengths = jax.sharding.get_abstract_mesh().shape
-
-  def devices(entry: object) -> int:
-    axes = () if entry is None else (entry,) if isinstance(entry, str) else entry
-    out = 1
-    for axis in axes:
-      out *= lengths[axis]
-    return out
-
-  return tuple(devices(entry) for entry in spec)
-
-
-def _by_row(kernel, q_BHTh, k_BKSh, v_BKSh, query_segment_BT, key_segment_BS):
-  segments = splash_kernel.SegmentIds(query_segment_BT, key_segment_BS)
-  return jax.vmap(kernel)(q_BHTh, k_BKSh, v_BKSh, segments)
-
-
-@functools.lru_cache(maxsize=16)
-def _kernel(
-  heads: int,
-  length: int,
-  head_shards: int,
-  length_shards: int,
-  causal: bool,
-  interpret: bool,
-):
-  square = (length, length)
-  one = splash_mask.CausalMask(square) if causal else splash_mask.FullMask(square)
-  block = _block(length // length_shards)
-  whole = _block(length)
-  sizes = splash_kernel.BlockSizes(
-    block_q=block,
-    block_kv=whole,
-    block_kv_compute=whole,
-    block_q_dkv=block,
-    block_kv_dkv=whole,
-    block_kv_dkv_compute=whole,
-    block_q_dq=block,
-    block_kv_dq=whole,
-  )
-  with jax.ensure_compile_time_eval():
-    return splash_kernel.make_splash_mha(
-      splash_mask.MultiHeadMask([one] * heads),
-      head_shards=head_shards,
-      q_seq_shards=length_shards,
-      block_sizes=sizes,
-      residual_checkpoint_name="attention",
-      interpret=interpret,
-    )
-
-
-def _block(length: int) -> int:
-  """The largest multiple of 128 up to `_BLOCK` that divides a length.
-
-  Raises:
-    ValueError: there is none.
-  """
-  fits = [b for b in range(_LANES, _BLOCK + 1, _LANES) if length % b == 0]
-  if not fits:
-    raise ValueError(
-      f"{length} positions on a device are no multiple of {_LANES}: choose max_tokens "
-      "and mesh.context so that they are"
-    )
-  return fits[-1]
 
 
 def heads_first(x_BTKh: Array) -> Array:

@@ -41,6 +41,7 @@ class Packing:
 
   packs: int
   row_tokens: int
+  shared: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +258,7 @@ class Actor:
       self._packing.packs,
       self._packing.row_tokens,
       self.tokenizer.special.pad,
+      shared=self._packing.shared,
       agreed=processes.largest,
     )
 

@@ -35,6 +35,7 @@ _KEYS = (
   "heldout.every_steps",
   *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
   *("data.max_clips", "data.encode_batch", "data.history", "data.pack"),
+  *("data.share_prompts", "data.row_tokens"),
   *("data.buckets", "data.clip_buckets_s", "sampling.reply_buckets"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
@@ -83,6 +84,7 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"{parts}, and heldout.prompts={c.heldout.prompts} one of heldout.batch_size="
       f"{c.heldout.batch_size}"
     )
+  _check_packing(c)
   return c
 
 
@@ -119,3 +121,19 @@ def _try(c: ConfigDict, algorithm: ModuleType) -> None:
     algorithm.token_loss(zero_BT, experience, **hyper(c))
 
   jax.eval_shape(both, Experience(**blank))
+
+
+def _check_packing(c: ConfigDict) -> None:
+  """That what is said of packed rows acts."""
+  least = c.data.max_tokens + c.sampling.max_new_tokens
+  if not c.data.pack and (c.data.row_tokens or not c.data.share_prompts):
+    raise ValueError(
+      f"data.row_tokens={c.data.row_tokens} and data.share_prompts="
+      f"{c.data.share_prompts} are of data.pack=True; replies that are not packed "
+      "share their prompt (row_tokens=0, share_prompts=True)"
+    )
+  if c.data.row_tokens and c.data.row_tokens < least:
+    raise ValueError(
+      f"data.row_tokens={c.data.row_tokens} must be 0 or at least data.max_tokens + "
+      f"sampling.max_new_tokens = {least}"
+    )

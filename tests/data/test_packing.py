@@ -11,7 +11,7 @@ from stepaudio_jax import policy
 from stepaudio_jax.core import packs
 from stepaudio_jax.data import packing
 from stepaudio_jax.models import step_audio
-from tests import stages
+from tests import mesh_child, stages
 
 # One reply to the second prompt is missing.
 RAGGED = dataclasses.replace(
@@ -34,6 +34,7 @@ def test_shapes_are_rounded_to_eighths_of_a_power_of_two():
 
 def test_every_token_finds_its_place_behind_its_own_prompt_and_audio():
   packed = packing.packed(RAGGED, packs=4, row_tokens=36, pad_id=0)
+  assert packed.prefix_PBT is None
   batch, share = packed.batch, stages.ROWS // 4
   flat = {
     name: getattr(batch, name).reshape(4, -1)
@@ -68,6 +69,88 @@ def test_every_token_finds_its_place_behind_its_own_prompt_and_audio():
   assert len(seen) == len({*seen}) == (batch.segment_BT > 0).sum()
 
 
+def test_replies_that_share_a_prompt_by_hand():
+  """Prompts of 3 and 4 tokens, replies of 2, 4, 1 and of 3, then of 1; rows of 9.
+
+  The first prompt takes 4 and 2, which fills a row; the reply of 1 needs a copy (4
+  tokens), for which there is no room behind the second prompt's 7, but behind its 5.
+  """
+  shapes = {"prompt_B": np.asarray([3, 4]), "row_tokens": 9}
+  count_BQ = np.asarray([[2, 4, 1], [3, 0, 0]])
+  assert packing._shared_rows(count_BQ=count_BQ, **shapes) == [
+    [(0, [1, 0])],
+    [(1, [0])],
+    [(0, [2])],
+  ]
+  count_BQ = np.asarray([[2, 4, 1], [0, 1, 0]])
+  assert packing._shared_rows(count_BQ=count_BQ, **shapes) == [
+    [(0, [1, 0])],
+    [(1, [1]), (0, [2])],
+  ]
+
+
+def test_a_prompt_stands_once_in_a_row_before_its_replies():
+  packed = packing.packed(RAGGED, packs=4, row_tokens=64, pad_id=0, shared=True)
+  copies = packing.packed(RAGGED, packs=4, row_tokens=64, pad_id=0)
+  assert packed.batch.token_BT.size < copies.batch.token_BT.size / 1.5
+  batch, share = packed.batch, stages.ROWS // 4
+  names = ("token_BT", "segment_BT", "position_BT", "example_BT")
+  flat = {name: getattr(batch, name).reshape(4, -1) for name in names}
+  flat["prefix_PBT"] = packed.prefix_PBT.reshape(4, -1)
+  used = set()
+  for b, q in np.ndindex(stages.ROWS, stages.REPLIES):
+    prompts, count = RAGGED.prompts, RAGGED.count_BQ[b, q]
+    known = int((prompts.segment_BT[b] > 0).sum())
+    pack, place = b // share, (b // share, b % share, q)
+    slots, last = packed.slot_PBQT[place][:count], packed.last_PBQ[place]
+    if not count:
+      assert last == 0
+      continue
+    of = {name: x[pack] for name, x in flat.items()}
+    prompt = slice(last - known + 1, last + 1)
+    assert (of["token_BT"][slots] == RAGGED.token_BQT[b, q, :count]).all()
+    assert (of["position_BT"][slots] == known + np.arange(count)).all()
+    assert (of["token_BT"][prompt] == prompts.token_BT[b, :known]).all()
+    assert (of["position_BT"][prompt] == np.arange(known)).all()
+    assert not of["prefix_PBT"][prompt].any()
+    shared = {*of["segment_BT"][prompt].tolist()}
+    assert {*of["prefix_PBT"][slots].tolist()} == shared
+    assert len(shared) == 1
+    own = {*of["segment_BT"][slots].tolist()}
+    assert len(own) == 1
+    assert own != shared
+    assert last // 64 == slots[0] // 64 == slots[-1] // 64  # one row
+    used |= {(pack, int(slot)) for slot in [*range(last - known + 1, last + 1), *slots]}
+    line, column = divmod(prompt.start, 64)
+    audio_T = batch.audio_BT[pack, line, column : column + known]
+    clips = batch.frames_BRUE[pack, line].reshape(-1, 2, stages.SIZE.encoder_width)
+    mine = prompts.frames_BRUE[b].reshape(-1, 2, stages.SIZE.encoder_width)
+    own_T = prompts.audio_BT[b, :known]
+    np.testing.assert_array_equal(clips[audio_T[audio_T >= 0]], mine[own_T[own_T >= 0]])
+  assert len(used) == (batch.segment_BT > 0).sum()
+  segments = (flat["segment_BT"] > 0).sum()
+  lengths = (RAGGED.prompts.segment_BT > 0).sum()
+  assert segments < RAGGED.count_BQ.sum() + 1.5 * lengths
+
+
+@pytest.mark.parametrize("name", ["reward_model", "grpo", "ppo"])
+def test_sharing_a_prompt_changes_no_loss_and_no_gradient(name):
+  """Audio in every prompt, ragged replies, some missing; critic and policy."""
+  found = {}
+  for packed in (False, True, "prompts"):
+    one = stages.STAGES[name](packed=packed)
+    total = jax.value_and_grad(lambda p, one=one: one.loss_fn(p, one.batch, None)[0])
+    found[packed] = jax.device_get(jax.jit(total)(one.params))
+  loss, gradient = found.pop("prompts")
+  for other, wanted in found.values():
+    assert loss == pytest.approx(other, rel=1e-5)
+    far = mesh_child.furthest(
+      {k: v for k, v in gradient.items() if k != "encoder"},
+      {k: v for k, v in wanted.items() if k != "encoder"},
+    )
+    assert far[0] < 1e-5, far
+
+
 @pytest.mark.parametrize(
   ("count", "row_tokens", "message"),
   [
@@ -80,11 +163,12 @@ def test_what_does_not_fit_is_named(count, row_tokens, message):
     packing.packed(RAGGED, count, row_tokens, pad_id=0)
 
 
-def test_no_replys_score_depends_on_what_it_is_packed_with():
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_replys_score_depends_on_what_it_is_packed_with(shared):
   params = step_audio.init_params(jax.random.key(0), stages.SIZE)
   measure = functools.partial(policy.measured, model=stages.model(), temperature=0.7)
   alone = measure(params, RAGGED)
-  packed = packing.packed(RAGGED, packs=2, row_tokens=48, pad_id=0)
+  packed = packing.packed(RAGGED, packs=2, row_tokens=48, pad_id=0, shared=shared)
   assert packed.batch.token_BT.shape[1] * 2 < stages.ROWS * stages.REPLIES / 1.3
   beside = measure(params, packed)
   token_BQT, count_BQ = packs.laid_out(packed)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepaudio_jax.models import attention
+from stepaudio_jax.models import attention, splash
 
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH = 2, 200, 4, 2, 128
 OTHERS = {
@@ -64,10 +64,50 @@ def test_a_recipes_kernel_is_called_and_never_beside_a_past(monkeypatch):
   assert calls == [True]
 
 
+def prefixed():
+  """The operands, and segment 2 also seen by what follows it but the padding."""
+  q, k, v, segment, _ = operands()
+  slot_BT = np.arange(LENGTH)[None]
+  later_BT = (slot_BT > LENGTH // 2) & (np.asarray(segment) > 0)
+  own = jnp.where(later_BT, 3 + (slot_BT > 150), segment)
+  return (q, k, v, own, own), jnp.where(later_BT, 2, 0)
+
+
+def test_a_query_sees_its_own_segment_and_its_prefix_up_to_its_slot():
+  segment_BT = jnp.asarray([[1, 1, 2, 2, 3, 4, 4, 0]])
+  prefix_BT = jnp.asarray([[0, 0, 1, 1, 1, 0, 0, 0]])
+  found = attention.own_visible(
+    segment_BT, segment_BT, causal=True, prefix_BT=prefix_BT
+  )[0]
+  wanted = ["x.......", "xx......", "xxx.....", "xxxx....", "xx..x..."]
+  wanted += [".....x..", ".....xx.", "........"]
+  assert ["".join(".x"[int(seen)] for seen in row) for row in found] == wanted
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    functools.partial(attention.fused, implementation="xla"),
+    functools.partial(attention._in_blocks, block=64),
+  ],
+  ids=["fused", "in blocks"],
+)
+def test_with_a_prefix_too(other):
+  given, prefix_BT = prefixed()
+  known = functools.partial(functools.partial, prefix_BT=prefix_BT)
+  wanted, wanted_grads = weighted(known(attention.attend), True)(*given)
+  found, grads = weighted(known(other), True)(*given)
+  without = weighted(attention.attend, True)(*given)[0]
+  assert abs(float(wanted) - float(without)) > 0.1
+  assert float(found) == pytest.approx(float(wanted), abs=2e-3)
+  for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+    np.testing.assert_allclose(grad, wanted_grad, atol=2e-5)
+
+
 def test_blocks_divide_the_length():
-  assert [attention._block(n) for n in (128, 4096, 1280, 2304)] == [128, 1024, 640, 768]
+  assert [splash._block(n) for n in (128, 4096, 1280, 2304)] == [128, 1024, 640, 768]
   with pytest.raises(ValueError, match="200 positions on a device are no multiple"):
-    attention._block(200)
+    splash._block(200)
 
 
 CHILD = """
