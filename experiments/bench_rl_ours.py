@@ -19,6 +19,7 @@ from stepaudio_jax.models import sizes, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rl import grpo
+from stepaudio_jax.sampling import program
 
 BETA, TEMPERATURE, PAD = 0.04, 1.0, 256
 # 23.6 million parameters in the decoder; no audio is heard, the encoder is a stub.
@@ -101,11 +102,11 @@ class Ours:
     one = functools.partial(steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=1)
     self.update = steps.jitted(one, self.state)
     self.advised = jax.jit(functools.partial(grpo.advantages, group=job.samples))
-    self.settings = sampling.Settings(
+    settings = sampling.Settings(
       job.new_tokens, stop_ids=(), pad_id=PAD, copies=job.samples
     )
     self.prefilled = jax.jit(
-      functools.partial(sampling.prefilled, model=model, settings=self.settings)
+      functools.partial(program.prefilled, model=model, settings=settings)
     )
     self.prompts = prompts(job, size)
 
@@ -162,13 +163,9 @@ class Ours:
 
   def prefill_s(self) -> float:
     """Seconds of the prefill alone, a part of what `step` calls decode."""
-    arguments = (
-      self.reference,
-      self.prompts,
-      jax.random.key(3),
-      np.arange(self.job.prompts, dtype=np.int32),
-      np.float32(1.0),
-    )
+    rows = np.arange(self.job.prompts, dtype=np.int32)
+    asked = program.Asked(self.key(0), rows, np.float32(1.0))
+    arguments = (self.reference, self.prompts, asked)
     jax.block_until_ready(self.prefilled(*arguments))
     clock = time.perf_counter()
     jax.block_until_ready(self.prefilled(*arguments))

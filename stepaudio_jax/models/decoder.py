@@ -1,6 +1,7 @@
 """The decoder: Qwen2 with segments in place of a mask, with and without a cache."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from stepaudio_jax.core.types import Array
+from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.models import attention, layers, vocabulary
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.vocabulary import TokenScores
+
+_CACHE_AXES = (None, "batch", "kv_heads", None, None)
 
 
 @jax.tree_util.register_dataclass
@@ -21,21 +24,26 @@ class Cache:
   """Keys and values of the slots decoded so far.
 
   Attributes:
-    k_ZBKSh, v_ZBKSh: rotated keys and values of every layer.
+    k_ZBKSh, v_ZBKSh: rotated keys and values of every layer; of a model whose layers
+      are apart a tuple of them, [B, K, S, h].
     segment_BS: int32, 0 in padding and in slots not used yet.
     used: int32 scalar, the next free slot, the same in all rows.
   """
 
-  k_ZBKSh: Array
-  v_ZBKSh: Array
+  k_ZBKSh: Array | tuple[Array, ...]
+  v_ZBKSh: Array | tuple[Array, ...]
   segment_BS: Array
   used: Array
 
 
-def empty_cache(size: Size, rows: int, slots: int, dtype: Any) -> Cache:
-  shape = (size.layers, rows, size.kv_heads, slots, size.head_width)
-  axes = (None, "batch", "kv_heads", None, None)
-  zeros = layers.constrain(jnp.zeros(shape, dtype), *axes)
+def empty_cache(
+  size: Size, rows: int, slots: int, dtype: Any, apart: bool = False
+) -> Cache:
+  shape = (rows, size.kv_heads, slots, size.head_width)
+  if apart:
+    zeros = tuple(jnp.zeros(shape, dtype) for _ in range(size.layers))
+  else:
+    zeros = layers.constrain(jnp.zeros((size.layers, *shape), dtype), *_CACHE_AXES)
   return Cache(
     k_ZBKSh=zeros,
     v_ZBKSh=zeros,
@@ -46,16 +54,25 @@ def empty_cache(size: Size, rows: int, slots: int, dtype: Any) -> Cache:
 
 def appended(cache: Cache, new: Cache) -> Cache:
   """`cache` with all slots of `new`, used or not, written to its next ones."""
-  zero = jnp.zeros((), jnp.int32)
-  start = (zero, zero, zero, cache.used, zero)
+
+  def written(old: Array, new: Array, axis: int) -> Array:
+    return lax.dynamic_update_slice_in_dim(old, new, cache.used, axis=axis)
+
+  keys = functools.partial(written, axis=-2)
   return Cache(
-    k_ZBKSh=lax.dynamic_update_slice(cache.k_ZBKSh, new.k_ZBKSh, start),
-    v_ZBKSh=lax.dynamic_update_slice(cache.v_ZBKSh, new.v_ZBKSh, start),
-    segment_BS=lax.dynamic_update_slice(
-      cache.segment_BS, new.segment_BS, (zero, cache.used)
-    ),
+    k_ZBKSh=jax.tree.map(keys, cache.k_ZBKSh, new.k_ZBKSh),
+    v_ZBKSh=jax.tree.map(keys, cache.v_ZBKSh, new.v_ZBKSh),
+    segment_BS=written(cache.segment_BS, new.segment_BS, axis=1),
     used=cache.used + new.used,
   )
+
+
+def apart(decoder: Params) -> Params:
+  """A decoder's parameters for `Decoder.apart`: layers_0, layers_1, … one by one."""
+  rest = {name: part for name, part in decoder.items() if name != "layers"}
+  depth = len(jax.tree.leaves(decoder["layers"])[0])
+  each = [jax.tree.map(lambda x, z=z: x[z], decoder["layers"]) for z in range(depth)]
+  return rest | {f"layers_{z}": layer for z, layer in enumerate(each)}
 
 
 class Attention(nn.Module):
@@ -156,19 +173,31 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
+  """Embedding, layers, final norm and head.
+
+  Attributes:
+    apart: the layers have parameters and caches of their own (`apart`), for decoding
+      where a slice of what is stacked is a copy. Without a gradient.
+  """
+
   size: Size
   dtype: Any = jnp.float32
   remat: str = "none"
   head_chunks: int = 1
   kernel: str = "plain"
+  apart: bool = False
 
   def setup(self):
     size = self.size
     self.embed = Embedding(size, self.dtype)
-    scanned = (0, nn.broadcast, nn.broadcast, nn.broadcast)
-    self.layers = layers.stacked(
-      Layer, depth=size.layers, remat=self.remat, scanned=scanned
-    )(size, self.dtype, self.kernel)
+    own = (size, self.dtype, self.kernel)
+    if self.apart:
+      self.layers = [Layer(*own) for _ in range(size.layers)]
+    else:
+      scanned = (0, nn.broadcast, nn.broadcast, nn.broadcast)
+      self.layers = layers.stacked(
+        Layer, depth=size.layers, remat=self.remat, scanned=scanned
+      )(*own)
     self.norm = layers.RMSNorm(size.norm_eps, self.dtype)
     self.head = layers.Linear(
       (size.vocabulary,), ("embed", "vocab"), self.dtype, output=jnp.float32
@@ -248,13 +277,23 @@ class Decoder(nn.Module):
     masks = tuple(attention.visible(segment_BT, c.segment_BS) for c in seen)
     if masks:
       masks += (attention.own_visible(segment_BT, segment_BT, causal=True),)
-    x_BTD, new = self.layers(x_BTD, past, masks, (segment_BT, prefix_BT), rotation)
+    through = self._one_by_one if self.apart else self.layers
+    x_BTD, new = through(x_BTD, past, masks, (segment_BT, prefix_BT), rotation)
     if new is not None:
       used = jnp.asarray(x_BTD.shape[1], jnp.int32)
-      axes = (None, "batch", "kv_heads", None, None)
-      k_ZBKSh, v_ZBKSh = (layers.constrain(x, *axes) for x in new)
-      new = Cache(k_ZBKSh, v_ZBKSh, segment_BT.astype(jnp.int32), used)
+      if not self.apart:
+        new = tuple(layers.constrain(x, *_CACHE_AXES) for x in new)
+      new = Cache(*new, segment_BT.astype(jnp.int32), used)
     return self.norm(x_BTD), new
+
+  def _one_by_one(self, x_BTD, past, *seen):
+    """What the scan over layers does, and keys and values as tuples."""
+    new = []
+    for z, layer in enumerate(self.layers):
+      own = None if past is None else tuple((k[z], v[z]) for k, v in past)
+      x_BTD, keys = layer(x_BTD, own, *seen)
+      new.append(keys)
+    return x_BTD, (None if past is None else tuple(zip(*new, strict=True)))
 
 
 class Embedding(nn.Module):

@@ -34,6 +34,7 @@ class StepAudio(nn.Module):
     remat: what the backward pass keeps, see `layers.REMAT_POLICIES`.
     head_chunks: parts in which `judged` makes the logits.
     kernel: the decoder's attention, one of `attention.KERNELS`.
+    apart: the decoder's layers one by one, see decoder.Decoder.
   """
 
   size: Size
@@ -41,12 +42,13 @@ class StepAudio(nn.Module):
   remat: str = "none"
   head_chunks: int = 1
   kernel: str = "plain"
+  apart: bool = False
 
   def setup(self):
     self.encoder = AudioEncoder(self.size, self.dtype, self.remat)
     self.adaptor = Adaptor(self.size, self.dtype)
     self.decoder = Decoder(
-      self.size, self.dtype, self.remat, self.head_chunks, self.kernel
+      self.size, self.dtype, self.remat, self.head_chunks, self.kernel, self.apart
     )
 
   def __call__(self, batch: Batch) -> Array:

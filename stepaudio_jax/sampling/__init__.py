@@ -15,11 +15,14 @@ import jax
 import numpy as np
 
 from stepaudio_jax.core.types import Array, Batch, Params, Rollout
+from stepaudio_jax.models import decoder, layers
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.sampling import program, refilling
 from stepaudio_jax.sampling.draws import Settings
 from stepaudio_jax.sampling.program import Asked
 from stepaudio_jax.text.thoughts import Thoughts
+
+_MOST_APART = 16  # layers; more would take long to compile
 
 
 def sample(
@@ -98,7 +101,19 @@ def sample(
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _sample(params, prompts, asked, *, model, settings) -> Rollout:
   sampled = refilling.sampled if settings.slots else program.sampled
+  if _apart(model):
+    params = params | {"decoder": decoder.apart(params["decoder"])}
+    model = model.clone(apart=True)
   return sampled(params, prompts, asked, model=model, settings=settings)
+
+
+def _apart(model: StepAudio) -> bool:
+  """Whether layers are decoded from weights of their own.
+
+  XLA's CPU backend copies a layer's weights out of the stack for every token.
+  """
+  here = jax.default_backend() == "cpu" and not layers.is_split()
+  return here and model.size.layers <= _MOST_APART
 
 
 def _table(thoughts: Thoughts, model: StepAudio) -> np.ndarray:

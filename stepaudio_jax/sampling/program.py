@@ -124,7 +124,9 @@ def prefilled(
   prompted, x_BD = read(params, prompts, asked, model=model, copies=settings.copies)
   rows = x_BD.shape[0]
   shape = (rows, settings.max_new_tokens)
-  empty = functools.partial(empty_cache, model.size, rows, dtype=model.dtype)
+  empty = functools.partial(
+    empty_cache, model.size, rows, dtype=model.dtype, apart=model.apart
+  )
   state = State(
     step=jnp.zeros((), jnp.int32),
     cache=empty(-(-settings.max_new_tokens // BLOCK) * BLOCK),
@@ -175,7 +177,7 @@ def decoded_block(
 
   state = lax.while_loop(goes_on, advance, state)
   rows = state.alive_B.shape[0]
-  empty = empty_cache(model.size, rows, BLOCK, dtype=model.dtype)
+  empty = empty_cache(model.size, rows, BLOCK, model.dtype, model.apart)
   cache = appended(state.cache, state.block)
   return dataclasses.replace(state, cache=cache, block=empty)
 

@@ -120,7 +120,8 @@ def sampled(
   thought_B = program.unread(len(step_B), settings)
   first = program.drawn(params, prompted, x_BD, step_B, thought_B, model, settings)
   written, queue = _begun(prompted, first, settings)
-  ring = empty_cache(model.size, settings.slots, _columns(settings), dtype=model.dtype)
+  columns = _columns(settings)
+  ring = empty_cache(model.size, settings.slots, columns, model.dtype, model.apart)
   zero = jnp.zeros((), jnp.int32)
   state = State(written, _empty_slots(len(step_B), settings), zero, zero, ring)
   decode = functools.partial(
@@ -239,13 +240,14 @@ def _prompted(prompted: Prompted, reply_B: Array, copies: int) -> Prompted:
   prompt_B = reply_B // copies
 
   def gathered(x_ZBKSh: Array) -> Array:
-    axes = (None, "batch", "kv_heads", None, None)
-    return layers.constrain(jnp.take(x_ZBKSh, prompt_B, axis=1), *axes)
+    axes = (None, "batch", "kv_heads", None, None)[-x_ZBKSh.ndim :]
+    rows = x_ZBKSh.ndim - 4  # a layer's own cache begins with them
+    return layers.constrain(jnp.take(x_ZBKSh, prompt_B, axis=rows), *axes)
 
   cache = dataclasses.replace(
     prompted.cache,
-    k_ZBKSh=gathered(prompted.cache.k_ZBKSh),
-    v_ZBKSh=gathered(prompted.cache.v_ZBKSh),
+    k_ZBKSh=jax.tree.map(gathered, prompted.cache.k_ZBKSh),
+    v_ZBKSh=jax.tree.map(gathered, prompted.cache.v_ZBKSh),
     segment_BS=prompted.cache.segment_BS[prompt_B],
   )
   return dataclasses.replace(
@@ -294,7 +296,7 @@ def _empty_block(slots: Slots, model: StepAudio, settings: Settings) -> Block:
   rows = len(slots.reply_B)
   return Block(
     slots=slots,
-    cache=empty_cache(model.size, rows, BLOCK, dtype=model.dtype),
+    cache=empty_cache(model.size, rows, BLOCK, model.dtype, model.apart),
     token_BT=jnp.full((rows, BLOCK), settings.pad_id, jnp.int32),
     logprob_BT=jnp.zeros((rows, BLOCK), jnp.float32),
     mask_BT=jnp.zeros((rows, BLOCK), bool),
