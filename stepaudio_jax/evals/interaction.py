@@ -244,10 +244,11 @@ def page(result: Row) -> str:
     f"Checkpoint `{result['checkpoint']}`, {result['dialogues']} dialogues of up to "
     f"{result['turns']} turns. The model answers turn by turn with its own earlier "
     f"replies before it. Scores go from 1 to 5; the listener: {listener}.",
-    "Means over dialogues with 95 % intervals (bootstrap over dialogues). A reply that "
-    "is empty or cannot be read, one on which the judge says nothing that can be read "
-    "(both: unparsed), and one that was never asked for since the dialogue no longer "
-    "fits (failed) counts 1.",
+    "Means over dialogues with 95 % intervals (bootstrap over dialogues; where all are "
+    "equal, Wilson's bound of those that may not be). A reply that is empty or cannot "
+    "be read, one on which the judge says nothing that can be read (both: unparsed), "
+    "and one that was never asked for since the dialogue no longer fits (failed) "
+    "counts 1.",
     turns.means_table(result["dimensions"]),
     "Slopes through the means of the turns; in silence: all dialogues once more with "
     "every clip replaced by silence of equal length.",

@@ -74,6 +74,14 @@ def test_a_slope_equals_polyfit_where_turns_are_missing():
   assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.12)
 
 
+def test_dialogues_that_are_all_alike_prove_little():
+  """Wilson leaves 3.8415 / 6.8415 of 3 dialogues unseen, for any number of turns."""
+  found = turns.entry(rows([[4.0, 4.0]] * 3), "memory")
+  unseen = 3.8415 / 6.8415
+  ends = (4 - 3 * unseen, 4 + unseen)
+  assert (found["low"], found["high"]) == pytest.approx(ends, abs=1e-4)
+
+
 def test_a_turn_that_a_resample_lacks_has_no_say():
   """One dialogue has turns 1 and 2, the other 2 and 3; all scores are 5."""
   found = turns.slope(rows([[5.0, 5.0, "absent"], ["absent", 5.0, 5.0]]), "memory")
@@ -93,7 +101,7 @@ def test_tables_show_counts_and_what_is_absent():
   other = turns.curve(rows([[5.0, "failed"]]), "memory")
   curves = {"a": {**curve, "silence": None}, "b": {**other, "silence": curve}}
   lines = turns.means_table(curves).splitlines()
-  assert lines[2] == "| 1 | – | 5.00 [5.00, 5.00] (n 1) |"
+  assert lines[2] == "| 1 | – | 5.00 [1.83, 5.00] (n 1) |"
   assert lines[3].startswith("| 2 | 2.50 [1.00, 4.00] (n 2, 1 unparsed) | 1.00")
   assert lines[3].endswith("(n 1, 1 failed) |")
   slopes = turns.slope_table(curves).splitlines()

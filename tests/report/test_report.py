@@ -140,6 +140,9 @@ def test_long_dialogues_are_shown_turn_by_turn(place, tmp_path):
   assert f"{row} −0.50 | – |" in text
   page = read(tmp_path / "out" / "report.html")
   assert "simulated listeners" in page.text
+  assert "1 checkpoint in long dialogues" in page.text
+  assert "Simulated: listeners of long dialogues. What" in page.text
+  assert "Every benchmark" not in page.text
   places = [(a["cx"], a["cy"]) for a in page.of("circle", **{"class": "f0"})]
   assert places == [("0.0%", "25.0%"), ("100.0%", "75.0%")] * 2
   del summary["dimensions"]["mood"]["all"]["n"]

@@ -38,7 +38,9 @@ def curve(rows: Sequence[Row], name: str) -> Row:
 
 
 def entry(rows: Sequence[Row], name: str) -> Row:
-  """Mean of a dimension, a bootstrap 95 % interval over dialogues, and counts.
+  """Mean of a dimension, a 95 % interval over dialogues, and counts.
+
+  The interval is a bootstrap's; where all scores are equal, `intervals.bounded`.
 
   `mean` is over all: LEAST where nothing was asked or can be read. `mean_answered`
   leaves these out, and is None where nothing else is left.
@@ -46,6 +48,8 @@ def entry(rows: Sequence[Row], name: str) -> Row:
   scores = [score(row, name) for row in rows]
   names = [row["id"] for row in rows]
   low, high = intervals.clustered(scores, [1] * len(rows), names)
+  if len({*scores}) == 1:  # resampling them would claim to be certain
+    low, high = intervals.bounded(scores[:1] * len({*names}), LEAST, MOST)
   read = [row["scores"][name] for row in rows if not row["failed"]]
   answered = [one for one in read if one is not None]
   return {
