@@ -1,10 +1,11 @@
 """The keys of a policy-gradient recipe, and what their values may be."""
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from stepaudio_jax import meshes, optim, rl
@@ -108,10 +109,10 @@ def _check_target(c: ConfigDict) -> None:
 
 def _try(c: ConfigDict, algorithm: ModuleType) -> None:
   """Has the algorithm refuse what it cannot do before anything is loaded."""
-  replies, dimensions = c.sampling.samples, 1
-  zero_BT, zero_BC = jnp.zeros((replies, 1)), jnp.zeros((replies, dimensions))
-  blank = dict.fromkeys(Experience.__dataclass_fields__, zero_BT)
-  blank |= {"mask_BT": zero_BT > 0, "reward_BC": zero_BC, "weight_BC": zero_BC}
+  replies = c.sampling.samples
+  zero_BT = np.zeros((replies, 1), np.float32)  # of one token and one dimension
+  blank = {field.name: zero_BT for field in dataclasses.fields(Experience)}
+  blank["mask_BT"] = zero_BT > 0
   known = {"group": replies, "aggregation": c.aggregation, **hyper(c)}
   if c.kl.where == "reward":
     known["kl_reward_BT"] = zero_BT
