@@ -21,8 +21,10 @@ def terms(c: ConfigDict, pinned: Mapping[str, epath.Path], cache: epath.Path) ->
   """What `c.rewards.rubric` says, with the judge that it needs.
 
   Raises:
-    ValueError: a weight without a judge, or a judge that is none.
+    ValueError: a weight without a judge, a judge that is none, or a key of no use.
   """
+  if c.judge_key and (not c.judge or choice.choice(c.judge).kind != "endpoint"):
+    raise ValueError(f"judge_key={c.judge_key!r} is an endpoint's; judge={c.judge!r}")
   weights = {name: c.rewards.rubric[name] for name in ("weight", "learned")}
   if not c.judge:
     return Terms(None, **weights)

@@ -142,27 +142,16 @@ def stage():
   return {**made.params, "reference": reference}
 
 
-def gradient_of(loss_fn, params, batch):
-  def total(ours):
-    return loss_fn({**params, **ours}, batch, None)
-
-  ours = {part: params[part] for part in ("adaptor", "decoder")}
-  return jax.jit(jax.value_and_grad(total, has_aux=True))(ours)
-
-
-def test_packing_changes_no_gradient(stage):
-  loss_fn = steps.dpo_loss(stages.model(), **PLAIN | {"nll_weight": 0.2})
-  (total, metrics), gradient = gradient_of(loss_fn, stage, contrasts(False))
-  (packed, told), other = gradient_of(loss_fn, stage, contrasts(True))
+def test_packing_changes_no_loss(stage):
+  """Nor any metric; gradients go the roads of tests/data/test_packing.py."""
+  loss_fn = jax.jit(steps.dpo_loss(stages.model(), **PLAIN | {"nll_weight": 0.2}))
+  total, metrics = loss_fn(stage, contrasts(False), None)
+  packed, told = loss_fn(stage, contrasts(True), None)
   assert float(metrics["loss"].count) == float(told["loss"].count) == stages.ROWS
   assert float(packed) == pytest.approx(float(total), rel=1e-6)
   for name in ("margin", "kl", "nll", "reward_rejected"):
     ours, theirs = float(told[name].total), float(metrics[name].total)
     assert ours == pytest.approx(theirs, abs=2e-5), name
-  largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * largest), gradient, other
-  )
 
 
 @pytest.fixture(autouse=True)
@@ -179,14 +168,14 @@ def start(tmp_path_factory):
   return folder
 
 
-def recipe_of(start, steps=4, **changes):
+def recipe_of(start, steps=20, **changes):
   c = dpo.get_config("smoke")
   c.init = str(start / "sft")
   c.data.options.preference.path = str(start / "preferences-train.jsonl")
   c.data.max_clip_s, c.data.max_tokens, c.data.max_raters = 0.6, 64, 2
   c.data.cache = str(start / "cache")
   c.total_steps, c.optim.schedule, c.optim.warmup_steps = steps, "constant", 0
-  c.checkpoint.every_steps = 2
+  c.optim.lr, c.checkpoint.every_steps = 5e-3, 10
   c.update_from_flattened_dict(changes)
   return c
 
@@ -205,35 +194,30 @@ def finished(start, tmp_path_factory):
 
 def test_stopped_and_resumed_equals_never_stopped(start, finished, tmp_path):
   """Even where `init` has gone on training meanwhile: the reference is the run's."""
-  c = recipe_of(start, steps=2, init=str(tones.policy(tmp_path / "sft")))
+  c = recipe_of(start, steps=10, init=str(tones.policy(tmp_path / "sft")))
   train.run(c, tmp_path / "run")
   other = workdirs.load_params(start / "other")
   encoder = workdirs.load_params(start / "sft")["encoder"]
   tones.saved(tmp_path / "sft", {**other, "encoder": encoder}, step=2)
-  c.total_steps = 4
+  c.total_steps = 20
   train.run(c, tmp_path / "run")
   assert rows_of(tmp_path / "run") == rows_of(finished)
   ours, theirs = (workdirs.load_params(d) for d in (tmp_path / "run", finished))
   assert tree.content_hash(ours) == tree.content_hash(theirs)
 
 
-def test_it_learns_the_choices_and_leaves_the_reference_alone(
-  start, finished, tmp_path
-):
-  first = rows_of(finished)[0]
-  assert first["train/loss"] == pytest.approx(math.log(2), rel=1e-6)
-  assert first["train/margin"] == 0.0
-  folder = tmp_path / "run"
-  train.run(recipe_of(start, steps=30, **{"optim.lr": 3e-3}), folder)
-  last = rows_of(folder)[-1]
-  assert last["train/accuracy"] == 1.0
-  assert last["train/margin"] > 0.5
-  assert last["train/reward_chosen"] > last["train/reward_rejected"]
-  before, after = (workdirs.load_params(d) for d in (start / "sft", folder))
+def test_it_learns_the_choices_and_leaves_the_reference_alone(start, finished):
+  found = rows_of(finished)
+  assert found[0]["train/loss"] == pytest.approx(math.log(2), rel=1e-6)
+  assert found[0]["train/margin"] == 0.0
+  assert found[-1]["train/accuracy"] == 1.0
+  assert found[-1]["train/margin"] > 0.5
+  assert found[-1]["train/reward_chosen"] > found[-1]["train/reward_rejected"]
+  before, after = (workdirs.load_params(d) for d in (start / "sft", finished))
   for part in ("adaptor", "decoder"):
     kept = tree.content_hash(after["reference"][part])
     assert kept == tree.content_hash(before[part]) != tree.content_hash(after[part])
-  workdirs.load_model(folder)  # a reference beside the policy does not disturb
+  workdirs.load_model(finished)  # a reference beside the policy does not disturb
 
 
 def test_a_reference_of_its_own_is_read(start, tmp_path):

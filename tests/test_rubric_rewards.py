@@ -142,7 +142,6 @@ def world(tmp_path_factory):
   """Plain prompts, and the same with a rubric."""
   folder = tones.world(tmp_path_factory.mktemp("tones"))
   tones.policy(folder / "sft")
-  tones.reward_model(folder / "rm", ("correctness",))
   for split in ("train", "heldout"):
     lines = (folder / f"prompts-{split}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -175,6 +174,7 @@ def test_plain_and_rubric_prompts_are_one_stream_of_the_smoke_recipe(
   world, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(said_lib, "said", scripted)
+  tones.reward_model(world / "rm", ("correctness",))
   servers.without_proxies(monkeypatch)
 
   def judged(number, body):
@@ -217,6 +217,9 @@ def test_a_checkpoint_judges_and_is_pinned(world, tmp_path):
   with pytest.raises(ValueError, match=r"weight=2.0 needs a judge"):
     rubrics.terms(c, {}, tmp_path)
   assert rubrics.sources(c) == {}
+  c.rewards.rubric.weight, c.judge_key = 0.0, "KEY"
+  with pytest.raises(ValueError, match=r"judge_key='KEY' is an endpoint's; judge=''"):
+    rubrics.terms(c, {}, tmp_path)
 
 
 def test_the_recipe_says_where_rubrics_come_from():
