@@ -28,6 +28,7 @@ HEARD = [
     "content": [{"type": "audio", "path": "a"}, {"type": "text", "text": "Pitch?"}],
   }
 ]
+COUNTS = np.ones(4, np.int32)  # tokens of replies: nobody asks here
 PLAIN = {"id": "plain", "messages": HEARD}
 RUBRIC = {"id": "asked", "messages": HEARD, "rubric": ASKS}
 
@@ -91,9 +92,9 @@ def test_the_objective_of_a_mixed_batch_by_hand():
 
   open_ = Said("A tone", "A tone", None)
   terms = Terms(RubricReader(judge), weight=2.0, learned=0.5)
-  scorer = Scorer({}, {"warmth": 0.1}, learned, terms)
+  scorer = Scorer({}, {"warmth": 0.1}, learned, rubric=terms)
   texts = [said("Low."), said("High."), said("Low."), open_]
-  scores = scorer(prompts(2), [PLAIN, RUBRIC], texts)
+  scores = scorer(prompts(2), [PLAIN, RUBRIC], texts, COUNTS)
   assert scores.names == ("warmth", "rubric")
   nan = np.nan
   np.testing.assert_array_equal(scores.reward_BC[:, 1], [nan, nan, 0.75, nan])
@@ -123,11 +124,13 @@ def test_without_a_judge_rubrics_change_nothing_but_the_factor():
     return {"warmth": np.ones(2, np.float32)}
 
   rows, texts = [PLAIN, RUBRIC], [said("Low."), said("Low.")]
-  plain = Scorer({}, {"warmth": 1.0}, learned)(prompts(2), rows, texts)
+  plain = Scorer({}, {"warmth": 1.0}, learned)(prompts(2), rows, texts, COUNTS)
   assert plain.names == ("warmth",)
   np.testing.assert_array_equal(plain.weight_BC, [[1.0], [1.0]])
-  half = Scorer({}, {"warmth": 1.0}, learned, Terms(learned=0.5))
-  np.testing.assert_array_equal(half(prompts(2), rows, texts).weight_BC, [[1], [0.5]])
+  half = Scorer({}, {"warmth": 1.0}, learned, rubric=Terms(learned=0.5))
+  np.testing.assert_array_equal(
+    half(prompts(2), rows, texts, COUNTS).weight_BC, [[1], [0.5]]
+  )
   with pytest.raises(ValueError, match=r"rewards.rubric.weight=1.0 needs a judge"):
     Terms(weight=1.0)
 
