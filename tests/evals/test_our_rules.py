@@ -58,6 +58,8 @@ def item(gold, choices=(), **groups):
     ("The answer is 7 because 3 + 4 was counted", 7),
     ("the final result is -7.50 dollars", Fraction(-15, 2)),
     ("\\boxed{1,234}", 1234),
+    ("The answer is \\frac{1}{2}.", Fraction(1, 2)),
+    ("\\boxed{-\\dfrac{ 36 }{4}}", -9),
     ("**$-12**", -12),
     ("-$12", -12),
     ("−12", -12),

@@ -18,6 +18,7 @@ _NUMERAL = re.compile(
   r"(?:/(?P<divisor>\d{1,30}))?(?!\d|[.,/]\d|(?:st|nd|rd|th)\b)"
 )
 _STATED = re.compile(r"(?:answer|result)\s*(?:is|:|=)[\s:=]*|####\s*|答案[是为:]+\s*")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
 _ALTERNATIVE = re.compile(r"\s*(?:or|and|或|和)\s*")
 _UNITS = {
   name: value
@@ -46,7 +47,7 @@ def read(answer: str) -> Fraction | None:
   The one that is announced ("the answer is", "####"), else the last one; number words
   where there are no numerals. A refusal and two different announced numbers are none.
   """
-  text = numerals.plain(answers.unwrapped(answer))
+  text = _FRACTION.sub(r"\1/\2", numerals.plain(answers.unwrapped(answer)))
   found = {value for values in _announced(text) for value in values}
   if found:
     return found.pop() if len(found) == 1 else None
