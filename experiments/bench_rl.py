@@ -7,15 +7,22 @@ pass; end-of-text is ignored, so every reply has all its tokens. Job A: 8 prompt
 samples, 64 + 64 tokens; job B, the shape of audio prompts: 8 × 8, 320 + 64. Ours runs
 twice: each reply behind its own copy of the prompt in training, and with shared
 prefixes. Peers run one after another, each in an environment made under the workdir by
-pip (some GB). The last line is one JSON object; a busy machine makes all of it wrong.
+pip (some GB). A busy machine makes all of it wrong.
+
+What was measured is kept in the workdir, part by part, and not measured again: `--only`
+takes some parts now and others when it is quiet, without `--only` the rest follows. The
+last line is one JSON object of all parts.
 
 A roofline is the arithmetic at the machine's best measured matmul rate, and the bytes
 that decoding reads at its measured bandwidth.
 """
 
 import argparse
+import functools
 import json
+import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,7 @@ from experiments import bench_rl_ours as ours
 from experiments import bench_rl_peers as peers
 
 _LAYOUTS = {"ours": False, "ours_shared": True}
+Part = Callable[[], dict[str, Any]]
 
 
 def timed(job: ours.Job, shared: bool, steps: int) -> dict[str, Any]:
@@ -33,74 +41,98 @@ def timed(job: ours.Job, shared: bool, steps: int) -> dict[str, Any]:
   seconds = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
   seconds["prefill"] = run.prefill_s()
   seconds["decode"] -= seconds["prefill"]
-  return {"seconds": seconds, "slots": ours.slots(run.laid(run.sample(run.key(0))))}
+  slots = ours.slots(run.laid(run.sample(run.key(0))))
+  steps_s = [row["step"] for row in rows]
+  return {"seconds": seconds, "steps_s": steps_s, "slots": slots}
 
 
-def row(
-  name: str, job: ours.Job, shared: bool, steps: int, rate: float, reading: float
-) -> dict[str, Any]:
-  """One of our rows, printed: phases and their share of the matmul rate."""
-  found, flops = timed(job, shared, steps), ours.flops(job, shared)
-  found["gflop"] = {phase: count / 1e9 for phase, count in flops.items()}
-  found["roofline_s"] = sum(flops.values()) / rate + ours.decode_bytes(job) / reading
-  print(
-    f"\n{name}: {found['seconds']['step']:.2f} s a step, {job.drawn} tokens drawn, "
-    f"{found['slots']} slots a pass, roofline {found['roofline_s']:.2f} s"
-  )
-  for phase in ours.PHASES:
-    second = found["seconds"][phase]
-    done = flops.get(phase, 0.0)
-    share = f"{done / second / rate:6.0%} of the matmul rate" if done else ""
-    print(f"  {phase:10} {second:7.3f} s {done / 1e9:8.1f} GFLOP {share}", flush=True)
-  return found
+def machine() -> dict[str, Any]:
+  """Best matmul rate and bandwidth."""
+  return {"flops_per_s": ours.matmul_rate(), "bytes_per_s": ours.bandwidth()}
 
 
-def jobs(args: argparse.Namespace, rate: float, reading: float) -> dict[str, Any]:
-  """Every job by ours and by the peers that were asked for."""
-  out = {}
+def parts(args: argparse.Namespace) -> dict[str, Part]:
+  """Everything to be measured, by name, in the order of measuring."""
+  steps, workdir = args.steps, args.workdir
+  out: dict[str, Part] = {"machine": machine}
   for name in args.jobs:
     job = ours.JOBS[name]
-    found = {"tokens": job.drawn}
     for layout, shared in _LAYOUTS.items():
-      one = row(f"job {name}, {layout}", job, shared, args.steps, rate, reading)
-      found |= {f"{layout}_s": one["seconds"]["step"], layout: one}
-    found["roofline_s"] = found["ours_shared"]["roofline_s"]
+      out[f"{name}.{layout}"] = functools.partial(timed, job, shared, steps)
     for peer, run in {"trl": peers.trl, "tunix": peers.tunix}.items():
-      found[f"{peer}_s"] = None
       if peer in args.peers:
-        its = run(args.workdir, job, args.steps)
-        found |= {f"{peer}_s": its["step_s"], peer: its}
-        ratio = found["ours_shared_s"] / its["step_s"]
-        print(
-          f"job {name}, {peer}: {its['step_s']:.2f} s a step, {its['tokens']} "
-          f"tokens; ours with shared prefixes takes {ratio:.2f} of it",
-          flush=True,
-        )
-    out[name] = found
+        out[f"{name}.{peer}"] = functools.partial(run, workdir, job, steps)
+  if "generate" in args.peers:
+    out["generate"] = functools.partial(peers.generate, workdir)
   return out
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-  """Everything that was asked for, as the object that is printed last."""
-  args.workdir.mkdir(parents=True, exist_ok=True)
-  rates = {"xla": ours.matmul_rate()}
-  if args.peers:
-    rates["torch"] = peers.matmul_rate(args.workdir)
-  rate, reading = max(rates.values()), ours.bandwidth()
-  told = ", ".join(f"{name} {each / 1e9:.0f}" for name, each in rates.items())
-  print(f"matmul GFLOP/s: {told}; reads {reading / 1e9:.1f} GB/s", flush=True)
-  found = jobs(args, rate, reading)
+def measured(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+  """Every part that was asked for, or was measured before."""
+  folder = args.workdir / "parts"
+  folder.mkdir(parents=True, exist_ok=True)
+  out = {}
+  for name, part in parts(args).items():
+    path = folder / f"{name}.json"
+    if path.exists() and not args.again:
+      out[name] = json.loads(path.read_text())
+    elif not args.only or name in args.only:
+      print(f"measuring {name}", flush=True)
+      out[name] = part() | {"load": os.getloadavg()[0]}
+      path.write_text(json.dumps(out[name]))
+  return out
+
+
+def told(name: str, found: dict[str, Any], rate: float, reading: float) -> float:
+  """Prints one of our parts, phases with their share; returns its roofline."""
+  job, layout = ours.JOBS[name.split(".")[0]], _LAYOUTS[name.split(".")[1]]
+  flops, seconds = ours.flops(job, layout), found["seconds"]
+  roofline = sum(flops.values()) / rate + ours.decode_bytes(job) / reading
+  print(
+    f"\n{name}: {seconds['step']:.2f} s a step, {job.drawn} tokens drawn, "
+    f"{found['slots']} slots a pass, {seconds['step'] / roofline:.2f} of the "
+    f"roofline's {roofline:.2f} s"
+  )
+  for phase in ours.PHASES:
+    done = flops.get(phase, 0.0)
+    share = f"{done / seconds[phase] / rate:6.0%} of the matmul rate" if done else ""
+    print(f"  {phase:10} {seconds[phase]:7.3f} s {done / 1e9:8.1f} GFLOP {share}")
+  return roofline
+
+
+def summary(
+  args: argparse.Namespace, found: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+  """The object that is printed last; what was not measured is null."""
+  rates = found.get("machine", {"flops_per_s": 0.0, "bytes_per_s": 0.0})
+  rate, reading = rates["flops_per_s"], rates["bytes_per_s"]
+  print(f"best matmul rate {rate / 1e9:.0f} GFLOP/s, reads {reading / 1e9:.1f} GB/s")
+  jobs: dict[str, Any] = {}
+  for name in args.jobs:
+    row: dict[str, Any] = {"tokens": ours.JOBS[name].drawn, "roofline_s": None}
+    for layout in _LAYOUTS:
+      part = found.get(f"{name}.{layout}")
+      row[f"{layout}_s"] = part and part["seconds"]["step"]
+      if part and "machine" in found:
+        row["roofline_s"] = told(f"{name}.{layout}", part, rate, reading)
+    for peer in ("trl", "tunix"):
+      part = found.get(f"{name}.{peer}")
+      row[f"{peer}_s"] = part and part["step_s"]
+      if part and row["ours_shared_s"]:
+        print(
+          f"{name}: {peer} takes {part['step_s']:.2f} s and draws {part['tokens']} "
+          f"tokens, ours takes {row['ours_shared_s'] / part['step_s']:.2f} of that"
+        )
+    jobs[name] = row
   generate = {"ours_tokens_per_s": None, "transformers_tokens_per_s": None}
-  if "A" in found:
-    seconds = found["A"]["ours_shared"]["seconds"]
+  if "A.ours_shared" in found:
+    seconds = found["A.ours_shared"]["seconds"]
     drawing = seconds["prefill"] + seconds["decode"]
-    generate["ours_tokens_per_s"] = found["A"]["tokens"] / drawing
-  if "generate" in args.peers:
-    its = peers.generate(args.workdir)
-    generate |= {"transformers_tokens_per_s": its["tokens_per_s"], "all": its["all"]}
-    print(f"transformers generates {its['tokens_per_s']:.0f} tokens/s", flush=True)
-  machine = {"matmul_flops": rates, "bytes_per_s": reading, "steps": args.steps}
-  return {"jobs": found, "generate": generate, "machine": machine}
+    generate["ours_tokens_per_s"] = ours.JOBS["A"].drawn / drawing
+  if "generate" in found:
+    generate["transformers_tokens_per_s"] = found["generate"]["tokens_per_s"]
+  print(f"generation: {generate}")
+  return {"jobs": jobs, "generate": generate, "parts": found}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -113,17 +145,23 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     "--peers", nargs="+", choices=(*peers.PEERS, "none"), default=[*peers.PEERS]
   )
   parser.add_argument("--steps", type=int, default=5, help="timed, after warm-up")
+  parser.add_argument("--only", nargs="+", metavar="PART", default=[])
+  parser.add_argument("--again", action="store_true", help="what was measured, too")
   args = parser.parse_args(argv)
   if args.steps < 1:
     parser.error(f"--steps {args.steps}: at least 1")
   if "none" in args.peers and len(args.peers) > 1:
     parser.error(f"--peers {' '.join(args.peers)}: none goes alone")
   args.peers = [peer for peer in args.peers if peer != "none"]
+  unknown = sorted({*args.only} - {*parts(args)})
+  if unknown:
+    parser.error(f"--only {' '.join(unknown)}: the parts are {' '.join(parts(args))}")
   return args
 
 
 def main() -> None:
-  print(json.dumps(run(arguments())))
+  args = arguments()
+  print(json.dumps(summary(args, measured(args))))
 
 
 if __name__ == "__main__":
