@@ -9,10 +9,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import rlhf, rlvr
-from stepaudio_jax import learner, policy, rl
+from stepaudio_jax import learner, meshes, policy, rl, train_rl
 from stepaudio_jax.core.types import Mean
 from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.rollout import keys
+from stepaudio_jax.rollout.actor import Packing
 from tests import stages
 from tests.rl.experiences import close, experience_of
 
@@ -120,11 +121,32 @@ def changed(recipe: str, arg: str, **values) -> ConfigDict:
     ),
     ("algorithm=grpo", {"correction__limit": 0.5}, "correction.limit=0.5"),
     ("algorithm=dapo", {"rewards__overlong__buffer_tokens": 49}, "buffer_tokens=49"),
+    (
+      "algorithm=grpo",
+      {"data__share_prompts": False},
+      "share_prompts=False are of data",
+    ),
+    ("algorithm=grpo", {"data__row_tokens": 900}, "row_tokens=900 and"),
+    (
+      "algorithm=grpo",
+      {"data__pack": True, "data__row_tokens": 159},
+      r"row_tokens=159 must be 0 or at least .* = 160",
+    ),
   ],
 )
 def test_impossible_recipes_are_refused_before_anything_is_loaded(arg, values, message):
   with pytest.raises(ValueError, match=message):
     keys.checked(changed("rlvr", arg, **values))
+
+
+def test_packed_rows_are_as_long_and_as_shared_as_the_recipe_says():
+  mesh = meshes.mesh(dict.fromkeys(meshes.MESH_AXES, 1), jax.devices()[:1])
+  c = changed("rlvr", "algorithm=grpo")
+  assert train_rl.packing(c, mesh, 2) is None
+  c.data.pack = True
+  assert train_rl.packing(c, mesh, 2) == Packing(2, 112 + 48, shared=True)
+  c.data.share_prompts, c.data.row_tokens = False, 500
+  assert train_rl.packing(keys.checked(c), mesh, 3) == Packing(3, 500, shared=False)
 
 
 def test_reinforce_pp_needs_no_group():
