@@ -60,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     "max_think_tokens": 0,  # longer thoughts are closed; 0: never
     "slots": 0,  # replies decoded at a time, ended ones make room; 0: all
     "reply_buckets": (),  # lengths below max_new_tokens that updates may have
+    "turns": 1,  # last human turns of a dialogue, own replies between them
   }
   c.rollout = {
     "refill_rounds": 0,  # rounds in which groups without spread are replaced; 0: none
@@ -75,6 +76,7 @@ def get_config(arg: str = "") -> ConfigDict:
     "audio": {"accuracy": 0.8, "think_format": 0.2},
     "text": {"accuracy": 1.0},
   }
+  c.rewards.turns = "each"  # of sampling.turns; or "last": its reward is all turns'
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
   # On prompts with a rubric: the judge's reward, and a factor of learned weights.
   c.rewards.rubric = {"weight": 0.0, "learned": 1.0}

@@ -98,7 +98,7 @@ def following(c: ConfigDict, beta: float, found: float) -> float:
     found,
     target=c.kl.target,
     horizon=c.kl.horizon,
-    replies=c.prompts_per_step * c.sampling.samples,
+    replies=c.prompts_per_step * c.sampling.samples * c.sampling.turns,
   )
 
 

@@ -31,6 +31,7 @@ from stepaudio_jax import (
 from stepaudio_jax.core import entry, packs, processes
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import loader
+from stepaudio_jax.data.examples import Examples
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.rollout import heldout, keys, overlong, summary, waiting
@@ -39,6 +40,7 @@ from stepaudio_jax.rollout.collector import Collecting, Collector
 from stepaudio_jax.rollout.gate import Gate
 from stepaudio_jax.rollout.judge import LearnedJudge
 from stepaudio_jax.rollout.scorer import Scorer
+from stepaudio_jax.rollout.talks import Talks
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
 
@@ -85,9 +87,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   cache = epath.Path(c.data.cache) if c.data.cache else workdir / "cache"
   ear = hearing.frozen_encoder({"encoder": encoder}, model)
   open_prompts = functools.partial(
-    loader.prompts, c.data, cache=cache, tokenizer=tokenizer, **ear
+    loader.prompts,
+    c.data,
+    played=c.sampling.turns,
+    cache=cache,
+    tokenizer=tokenizer,
+    **ear,
   )
-  feed = open_prompts(c.data.split)
+  feed, unseen = open_prompts(c.data.split), open_prompts(c.heldout.split)
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
@@ -102,8 +109,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     mesh,
     drawing_mesh=drawing_mesh,
   )
+  how = Sampling(**c.sampling)
   actor = player(
-    Sampling(**c.sampling), packing(c, mesh, c.minibatches * c.microbatches)
+    how,
+    packing(c, mesh, c.minibatches * c.microbatches),
+    talks=talks(c, feed, tokenizer, how.samples),
   )
   collector = Collector(
     actor,
@@ -115,11 +125,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   )
   gate = Gate(**c.gate)
   exam = heldout.Exam(
-    open_prompts(c.heldout.split),
+    unseen,
     c.heldout.prompts,
     c.heldout.batch_size,
     player(
-      Sampling(**{**c.sampling, "samples": c.heldout.samples}), packing(c, mesh, 1)
+      dataclasses.replace(how, samples=c.heldout.samples),
+      packing(c, mesh, 1),
+      talks=talks(c, unseen, tokenizer, c.heldout.samples),
     ),
   )
   logs.record(workdir, c)
@@ -164,8 +176,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       ids = [row["id"] for row in found.asked]
       state, values = update(state, found.played.replies, learned, step, ids, beta)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
-      how = (c.sampling.samples, c.sampling.max_think_tokens)
-      values |= summary.summary(played, *how) | found.counts
+      values |= summary.summary(played, how.samples, how.max_think_tokens)
+      values |= found.counts
       values |= {"train/kl_beta": beta, "data/skipped": len(feed.skipped)}
       beta = learner.following(c, beta, values["train/kl_k3"])
       values |= packs.padding(found.played.replies)
@@ -203,6 +215,21 @@ def packing(c: ConfigDict, mesh: jax.sharding.Mesh, parts: int) -> Packing | Non
   packs = sharding.packs(mesh, parts)
   row_tokens = c.data.row_tokens or c.data.max_tokens + c.sampling.max_new_tokens
   return Packing(packs, row_tokens, c.data.share_prompts)
+
+
+def talks(
+  c: ConfigDict, feed: Examples, tokenizer: Tokenizer, samples: int
+) -> Talks | None:
+  """What plays the dialogues' last turns; none where only the last is asked."""
+  if c.sampling.turns == 1:
+    return None
+  return Talks(
+    feed,
+    tokenizer,
+    turns=c.sampling.turns,
+    samples=samples,
+    rewarded=c.rewards.turns,
+  )
 
 
 def judge(

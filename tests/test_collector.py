@@ -39,7 +39,7 @@ class Stub:
   def begun(self, policy, prompts, rng):
     return (policy["adaptor"], jax.random.key_data(rng).tolist())
 
-  def read(self, rollout):
+  def heard(self, params, rows, rollout, rng):
     return rollout
 
   def scored(self, prompts, rows, rollout, version):

@@ -35,23 +35,36 @@ class Rendering:
     history: what earlier assistant turns keep (text/messages.py); with "thought" and
       no prompt a dialogue is one example.
     thinking: prompts open a thought, or hold an empty one.
+    played: so many of a dialogue's last human turns are asked; the prompt is that of
+      the first, and `Examples.turn` has the others. Shorter dialogues are skipped.
   """
 
   prompt: bool = False
   turns: Literal["all", "last"] = "all"
   history: messages_lib.History = "answer"
   thinking: bool = True
+  played: int = 1
 
   def __post_init__(self):
     if self.turns not in ("all", "last"):
       raise ValueError(f"turns {self.turns!r} is not in ('all', 'last')")
     if self.history not in messages_lib.HISTORIES:
       raise ValueError(f"history {self.history!r} is not in {messages_lib.HISTORIES}")
+    if self.played > 1 and not (self.prompt and self.turns == "last"):
+      raise ValueError(f"played={self.played}: only prompts for last turns are played")
     if (self.turns, self.history, self.prompt) == ("last", "thought", False):
       raise ValueError(
         "history 'thought' trains all turns of a dialogue at once: turns 'last' would "
         "do nothing"
       )
+
+  def problem(self, row: dict[str, Any]) -> str | None:
+    """Why an `expanded` row cannot be played; None where it can."""
+    if self.played > 1:
+      heard = len(messages_lib.human_turns(row["messages"]))
+      if heard < self.played:
+        return f"{heard} human turns, {self.played} are played"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +173,20 @@ class Examples:
       entry = self._entries[source][index]
       dialogue = self._corpus.sample(source, entry.place)
       row = expanded(dialogue.row, self._rendering)[entry.turn]
-      example, keys = self._rendered(row, dialogue, source)
-    frames = tuple(chunk.rows for key in keys for chunk in self._store.read(key))
-    return dataclasses.replace(example, frames=frames)
+      example, keys = self._rendered(self._asked(row), dialogue, source)
+    return self._heard(example, keys)
+
+  def turn(self, example_id: str, own: Sequence[dict[str, Any]]) -> Example:
+    """The prompt of a played turn with its frames, however long it is.
+
+    Args:
+      own: what the model said to the turns before it (text.messages.played).
+    """
+    source, index = self.place(example_id)
+    entry = self._entries[source][index]
+    dialogue = self._corpus.sample(source, entry.place)
+    row = expanded(dialogue.row, self._rendering)[entry.turn]
+    return self._heard(*self._rendered(self._asked(row, own), dialogue, source))
 
   def bucket(self, place: tuple[int, int]) -> tuple[int, int]:
     """Which of the buckets is an example's own."""
@@ -187,8 +211,15 @@ class Examples:
     Args:
       limits: the shape of the rows, None is `self.limits`.
     """
+    loaded = [[self.load(*place) for place in row] for row in rows]
+    return self.laid(loaded, first_number, limits)
+
+  def laid(
+    self, rows: Sequence[Sequence[Example]], first_number: int, limits: Limits | None
+  ) -> Batch:
+    """As `batch`, of examples that are loaded; rows may be empty."""
     return collate.collate(
-      [[self.load(*place) for place in row] for row in rows],
+      rows,
       limits or self.limits,
       pad_id=self._tokenizer.special.pad,
       encoder_width=self._width,
@@ -204,25 +235,20 @@ class Examples:
     for source, place in places:
       dialogue = self._corpus.sample(source, place)
       for turn, row in enumerate(expanded(dialogue.row, self._rendering)):
-        example, keys = self._rendered(row, dialogue, source)
-        chunk_frames = [rows for key in keys for rows, _ in self._store.shape(key)]
-        tokens = len(example.token_T)
-        problem = self.limits.problem(tokens, chunk_frames)
+        problem = self._rendering.problem(row)
+        if not problem:
+          example, keys = self._rendered(row, dialogue, source)
+          problem = self.limits.problem(len(example.token_T), self._frames(keys))
         if problem:
-          self.skipped.append(Skipped(example.id, problem))
+          self.skipped.append(Skipped(row["id"], problem))
           continue
+        if self._rendering.played > 1:  # all of it fits, and so does its beginning
+          example, keys = self._rendered(self._asked(row), dialogue, source)
+        tokens, frames = len(example.token_T), self._frames(keys)
+        size = (tokens, len(frames), max(frames, default=0))
         spot = (source, len(self._entries[source]))
         self._by_id[example.id] = spot
-        self._entries[source].append(
-          Entry(
-            example.id,
-            place,
-            turn,
-            tokens,
-            len(chunk_frames),
-            max(chunk_frames, default=0),
-          )
-        )
+        self._entries[source].append(Entry(example.id, place, turn, *size))
         if room >= tokens:
           self._kept[spot] = (example, keys)
           room -= tokens
@@ -230,6 +256,24 @@ class Examples:
     empty = {n for n, c in zip(self.names, self.counts, strict=True) if not c}
     if empty:
       raise ValueError(f"no example of {empty} fits: {self.skipped[:LISTED]}")
+
+  def _asked(
+    self, row: dict[str, Any], own: Sequence[dict[str, Any]] = ()
+  ) -> dict[str, Any]:
+    """The row up to the played turn after `own`."""
+    count = self._rendering.played
+    if count == 1:
+      return row
+    return {**row, "messages": messages_lib.played(row["messages"], count, own)}
+
+  def _frames(self, keys: Sequence[str]) -> list[int]:
+    """Encoder frames of each chunk of clips."""
+    return [rows for key in keys for rows, _ in self._store.shape(key)]
+
+  def _heard(self, example: Example, keys: Sequence[str]) -> Example:
+    """With the frames of its clips."""
+    frames = tuple(chunk.rows for key in keys for chunk in self._store.read(key))
+    return dataclasses.replace(example, frames=frames)
 
   def _rendered(
     self, row: dict[str, Any], dialogue: Dialogue, source: int

@@ -64,12 +64,16 @@ def dialogues(
   return batches(feed, seed, batch_size, pack=data.pack), feed
 
 
-def prompts(data: ConfigDict, split: str, **known: Any) -> examples.Examples:
+def prompts(
+  data: ConfigDict, split: str, played: int = 1, **known: Any
+) -> examples.Examples:
   """Dialogues up to their last reply, which is to be sampled; see `rendered`.
 
   Their batches have the shapes that `data.buckets` and `data.clip_buckets_s` declare.
   """
-  rendering = examples.Rendering(prompt=True, turns="last", history=data.history)
+  rendering = examples.Rendering(
+    prompt=True, turns="last", history=data.history, played=played
+  )
   return rendered(data, split, rendering, buckets=declared(data), **known)
 
 

@@ -26,9 +26,10 @@ from stepaudio_jax.data.world import gold, talks
 from stepaudio_jax.evals.parts import hearing, rubrics, tables, turns
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
-from stepaudio_jax.evals.parts.conversation import Conversation, Said, human_turns
+from stepaudio_jax.evals.parts.conversation import Conversation, Said
 from stepaudio_jax.evals.parts.replies import Reply
 from stepaudio_jax.judges.questions import Judge
+from stepaudio_jax.text import messages as messages_lib
 from stepaudio_jax.workdirs import Model
 
 DEFAULTS = {"temperature": 0.0, "max_new_tokens": 64, "batch_size": 64}
@@ -123,7 +124,9 @@ def _listener(
   if judge is None:
     truths = _truths(data / talks.TRUTH, dialogues)
     return lambda talked, what: [_gold(what, s, truths) for s in talked], DIMENSIONS
-  lasts = {talk.id: len(human_turns(talk.row["messages"])) for talk in dialogues}
+  lasts = {
+    talk.id: len(messages_lib.human_turns(talk.row["messages"])) for talk in dialogues
+  }
   asked = rubrics.read(data / RUBRICS, lasts)
 
   def listen(talked: list[Said], what: str) -> list[Row]:
@@ -226,7 +229,8 @@ def _truths(path: epath.Path, dialogues: Sequence[Dialogue]) -> dict[str, list[R
   lacking = [
     talk.id
     for talk in dialogues
-    if len(found.get(talk.id, ())) != len(human_turns(talk.row["messages"]))
+    if len(found.get(talk.id, ()))
+    != len(messages_lib.human_turns(talk.row["messages"]))
   ]
   if lacking:
     raise ValueError(

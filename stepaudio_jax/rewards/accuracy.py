@@ -5,6 +5,7 @@ from typing import Any
 
 from stepaudio_jax.rewards.parts import answers, options
 
+NEEDS = ("answer",)
 _PITCH = {"id": "p", "answer": "low", "choices": ["low", "middle", "high"]}
 _DIGITS = {"id": "d", "answer": "three four two"}
 EXAMPLES = [

@@ -30,9 +30,12 @@ from stepaudio_jax.rollout import settings
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.scorer import Scorer, Scores
 from stepaudio_jax.rollout.settings import Sampling
+from stepaudio_jax.rollout.talks import Talks
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 _PARTS = ("adaptor", "decoder")
+# Of later turns' random streams: no round of refilling has this number.
+_LATER_TURNS = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Actor:
     scorer: of the replies' texts.
     reference: {"adaptor", "decoder"} on the device.
     packing: None: replies are measured beside each other, behind one prompt.
+    talks: where dialogues are played: prompts given are those of their first turns.
     drawing_mesh: of sampling; None is that of training. Decoding reads every weight for
       each token, so it wants them whole on few devices, and in the model's type.
   """
@@ -88,7 +92,9 @@ class Actor:
     sampling_: Sampling,
     packing_: Packing | None = None,
     drawing_mesh: jax.sharding.Mesh | None = None,
+    talks: Talks | None = None,
   ):
+    self._talks, self.turns = talks, sampling_.turns
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
     devices = sharding.row_devices(self._drawing_mesh)
     if sampling_.slots < 0 or sampling_.slots % devices:
@@ -124,7 +130,7 @@ class Actor:
       FloatingPointError: log-probabilities that are not finite; the ids are named.
     """
     clocks = [time.perf_counter()]
-    rollout = self.read(self.begun(params, prompts, rng))
+    rollout = self.heard(params, rows, self.begun(params, prompts, rng), rng)
     clocks.append(time.perf_counter())
     drawn = self.scored(prompts, rows, rollout, version)
     clocks.append(time.perf_counter())
@@ -133,19 +139,47 @@ class Actor:
     seconds = dict(zip(parts, np.diff(clocks).tolist(), strict=True))
     return dataclasses.replace(played, seconds=seconds | played.seconds)
 
-  def begun(self, params: Params, prompts: Batch, rng: Array) -> Rollout:
-    """Replies that the devices are at work on; `read` waits for them."""
+  def begun(
+    self, params: Params, prompts: Batch, rng: Array, copies: int | None = None
+  ) -> Rollout:
+    """Replies that the devices are at work on; `heard` waits for them.
+
+    Args:
+      copies: to each prompt; None are the run's samples.
+    """
     mesh = self._drawing_mesh
     given = self._moved(sharding.put(prompts, self._mesh), mesh)
     policy_ = self._drawn_from({part: params[part] for part in _PARTS})
     with sharding.over(mesh):
       everywhere = sharding.replicated(mesh)
-      rollout = self._draw(policy_, given, sharding.relaid(rng, everywhere))
+      key, many = sharding.relaid(rng, everywhere), copies or self._sampling.samples
+      rollout = self._draw(policy_, given, key, copies=many)
     return self._moved(rollout, self._mesh)
 
-  def read(self, rollout: Rollout) -> Rollout:
-    """The replies to this process's prompts, on the host."""
-    return sharding.own(rollout, self._mesh)
+  def heard(
+    self,
+    params: Params,
+    rows: Sequence[Mapping[str, Any]],
+    rollout: Rollout,
+    rng: Array,
+  ) -> Rollout:
+    """The replies to this process's prompts, on the host.
+
+    Where dialogues are played these are of all turns: the later ones are asked here.
+
+    Args:
+      params, rng: what the rollout was begun with.
+      rows: the dialogue rows behind the prompts.
+    """
+    first = sharding.own(rollout, self._mesh)
+    if not self._talks:
+      return first
+
+    def ask(prompts: Batch, turn: int) -> Rollout:
+      key = jax.random.fold_in(jax.random.fold_in(rng, _LATER_TURNS), turn)
+      return sharding.own(self.begun(params, prompts, key, copies=1), self._mesh)
+
+    return self._talks.play(rows, first, ask)
 
   def scored(
     self,
@@ -163,8 +197,12 @@ class Actor:
       names = [row["id"] for row in rows]
       raise FloatingPointError(f"the policy's logits are not finite on {names}")
     texts = said_lib.said(rollout, self.tokenizer)
-    scores = self._scorer(prompts, rows, texts, rollout.count_B)
-    return Drawn(rows, rollout, texts, scores, np.full(len(texts), version, np.int32))
+    if self._talks:
+      scores = self._talks.scores(self._scorer, rows, texts, rollout.count_B)
+    else:
+      scores = self._scorer(prompts, rows, texts, rollout.count_B)
+    version_B = np.full(len(texts), version, np.int32)
+    return Drawn(rows, rollout, texts, scores, version_B, self.turns)
 
   def measured(
     self, params: Params, prompts: Batch, drawn: Drawn, version: int
@@ -176,15 +214,17 @@ class Actor:
     """
     clock = time.perf_counter()
     drawn = drawn_lib.shortened(drawn, self._width(drawn.rollout))
-    replies = self.laid_out(prompts, drawn.rollout)
+    replies = self.laid_out(prompts, drawn)
     told = (drawn.rollout, drawn.scores)
     experience, entropy_BT = self._experience(params, replies, *told)
     seconds = {"measure_s": time.perf_counter() - clock}
     return Played(drawn, replies, experience, entropy_BT, version, seconds)
 
-  def laid_out(self, prompts: Batch, rollout: Rollout) -> Replies | PackedReplies:
-    """Replies on the devices, behind their prompts."""
-    return self.put(self._laid(prompts, rollout))
+  def laid_out(self, prompts: Batch, drawn: Drawn) -> Replies | PackedReplies:
+    """Replies on the devices, behind their prompts or what was said before a turn."""
+    if self._talks:
+      prompts = self._talks.prompts(drawn.asked, drawn.texts)
+    return self.put(self._laid(prompts, drawn.rollout))
 
   def put(self, rows: Any) -> Any:
     """Host arrays of this process's rows, on the devices."""

@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 
 from stepaudio_jax.core import processes
-from stepaudio_jax.core.types import Batch, Experience, Params, Rollout
+from stepaudio_jax.core.types import Array, Batch, Experience, Params, Rollout
 from stepaudio_jax.data.examples import Examples
 from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import said
@@ -76,6 +76,7 @@ class Begun:
     version: steps that it has learnt from.
     prompts: of this process.
     ids: of all prompts.
+    rng: that they are drawn with.
   """
 
   policy: Params
@@ -83,6 +84,7 @@ class Begun:
   prompts: Batch
   ids: Sequence[str]
   rollout: Rollout
+  rng: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,8 @@ class Collector:
     """Replies as they were when a run was saved."""
     asked = [self._feed.row(name) for name in ids]
     texts = said.said(rollout, self.actor.tokenizer)
-    return Drawn(asked, rollout, texts, Scores(names, reward_BC, weight_BC), version_B)
+    scores = Scores(names, reward_BC, weight_BC)
+    return Drawn(asked, rollout, texts, scores, version_B, self.actor.turns)
 
   def recollected(
     self,
@@ -183,7 +186,7 @@ class Collector:
     own = drawn_lib.chosen(drawn, processes.part(range(len(drawn.asked))))
     rows = processes.part(range(len(drawn.texts)))
     seen = jax.tree.map(lambda x: x[list(rows)], (experience, entropy_BT))
-    replies = self.actor.laid_out(self._prompts(drawn.asked), own.rollout)
+    replies = self.actor.laid_out(self._prompts(drawn.asked), own)
     experience, entropy_BT = self.actor.put(seen)
     played = Played(own, replies, experience, entropy_BT, version, {})
     return Collected(played, drawn.asked, counts)
@@ -194,7 +197,7 @@ class Collector:
     rng = jax.random.fold_in(rng, round_) if round_ else rng
     policy = {name: params[name] for name in _DRAWING}
     rollout = self.actor.begun(policy, prompts, rng)
-    return Begun(policy, version, prompts, ids, rollout)
+    return Begun(policy, version, prompts, ids, rollout, rng)
 
   def _plain(self, begun: Begun, step: int) -> Found:
     del step
@@ -256,9 +259,9 @@ class Collector:
   def _scored(self, begun: Begun, asked: Sequence[Mapping[str, Any]]) -> Drawn:
     """This process's."""
     clocks = [time.perf_counter()]
-    rollout = self.actor.read(begun.rollout)
-    clocks.append(time.perf_counter())
     own = processes.part(asked)
+    rollout = self.actor.heard(begun.policy, own, begun.rollout, begun.rng)
+    clocks.append(time.perf_counter())
     drawn = self.actor.scored(begun.prompts, own, rollout, begun.version)
     clocks.append(time.perf_counter())
     for name, taken in zip(self._seconds, np.diff(clocks), strict=True):

@@ -12,6 +12,7 @@ from stepaudio_jax.core.types import Rollout
 from stepaudio_jax.rollout import said
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.rollout.scorer import Scores
+from stepaudio_jax.text import messages
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 # Rewards of a group that differ by less have no spread: nothing is learnt from it.
@@ -22,10 +23,13 @@ SPREAD = 1e-4
 class Drawn:
   """Replies to prompts, those to a prompt (its group) behind each other.
 
+  Where dialogues are played, those to a dialogue are its group, turn by turn.
+
   Attributes:
     asked: the dialogue rows behind the prompts.
     rollout, texts, scores: of the replies.
     version_B: int32, steps that the policy had learnt from when it gave the reply.
+    turns: of a dialogue that are played.
   """
 
   asked: Sequence[Mapping[str, Any]]
@@ -33,11 +37,17 @@ class Drawn:
   texts: Sequence[Said]
   scores: Scores
   version_B: np.ndarray
+  turns: int = 1
 
   @property
   def copies(self) -> int:
-    """Replies to each prompt."""
+    """Replies to each prompt, to all turns of a dialogue."""
     return len(self.texts) // len(self.asked)
+
+  @property
+  def samples(self) -> int:
+    """Replies that are compared with each other: to one turn of one dialogue."""
+    return self.copies // self.turns
 
 
 def chosen(drawn: Drawn, groups: Sequence[int]) -> Drawn:
@@ -107,11 +117,15 @@ def everyones(
 
 
 def with_spread(drawn: Drawn) -> list[int]:
-  """Numbers of the groups whose objectives differ; what is missing does not count."""
-  objective_BG = drawn.scores.objective_B.reshape(-1, drawn.copies)
+  """Numbers of the groups whose objectives differ; what is missing does not count.
+
+  Of a dialogue that is played those to any one turn.
+  """
+  objective_BG = drawn.scores.objective_B.reshape(-1, drawn.samples)
   least_B = np.where(np.isfinite(objective_BG), objective_BG, np.inf).min(1)
   most_B = np.where(np.isfinite(objective_BG), objective_BG, -np.inf).max(1)
-  return np.flatnonzero(most_B - least_B > SPREAD).tolist()
+  spread_BT = (most_B - least_B > SPREAD).reshape(-1, drawn.turns)
+  return np.flatnonzero(spread_BT.any(1)).tolist()
 
 
 def rows(step: int, drawn: Drawn, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -128,7 +142,8 @@ def rows(step: int, drawn: Drawn, shown: Mapping[str, Any]) -> list[dict[str, An
       "policy_version": int(drawn.version_B[index]),
       "prompt_id": drawn.asked[index // copies]["id"],
       "dialogue_id": drawn.asked[index // copies]["dialogue_id"],
-      "sample": index % copies,
+      **_turn(drawn, index),
+      "sample": index % drawn.samples,
       **dataclasses.asdict(text),
       **_tokens(rollout, index),
       "truncated": bool(rollout.truncated_B[index]),
@@ -136,6 +151,16 @@ def rows(step: int, drawn: Drawn, shown: Mapping[str, Any]) -> list[dict[str, An
     }
     for index, text in enumerate(drawn.texts)
   ]
+
+
+def _turn(drawn: Drawn, index: int) -> dict[str, Any]:
+  """Which human turn of its dialogue, from 1, a reply of a played dialogue is to."""
+  if drawn.turns == 1:
+    return {}
+  group, place = divmod(index, drawn.copies)
+  last = len(messages.human_turns(drawn.asked[group]["messages"]))
+  turn = last - drawn.turns + 1 + place // drawn.samples
+  return {"turn": turn, "failed": not drawn.rollout.count_B[index]}
 
 
 def _tokens(rollout: Rollout, index: int) -> dict[str, Any]:
@@ -166,4 +191,4 @@ def _with(
 ) -> Drawn:
   rollout, reward_BC, weight_BC, version_B = arrays
   scores = dataclasses.replace(like.scores, reward_BC=reward_BC, weight_BC=weight_BC)
-  return Drawn(asked, rollout, texts, scores, version_B)
+  return Drawn(asked, rollout, texts, scores, version_B, like.turns)

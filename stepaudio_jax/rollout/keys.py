@@ -14,17 +14,18 @@ from stepaudio_jax.core.types import Experience
 from stepaudio_jax.rl.parts.correction import Correction
 from stepaudio_jax.rl.parts.kl import ESTIMATORS
 from stepaudio_jax.rollout import overlong
+from stepaudio_jax.rollout.talks import REWARDED
 
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
   *("head_chunks", "attention", "offload"),
   *("init", "reference", "reward_model", "judge", "judge_key"),
-  *("rewards.rubric.weight", "rewards.rubric.learned"),
+  *("rewards.rubric.weight", "rewards.rubric.learned", "rewards.turns"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("rollout.refill_rounds", "rollout.overlap", "rollout.max_age"),
   *("gate.max_abs", "gate.min_pearson"),
-  *("sampling.max_think_tokens", "sampling.slots"),
+  *("sampling.max_think_tokens", "sampling.slots", "sampling.turns"),
   *("algorithm.name", "aggregation", "kl.beta", "kl.estimator", "kl.where"),
   *("kl.target", "kl.horizon", "correction.kind", "correction.limit"),
   "correction.low",
@@ -46,7 +47,7 @@ _FREE = (
 )
 _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
-  *("head_chunks", "sampling.samples", "sampling.max_new_tokens"),
+  *("head_chunks", "sampling.samples", "sampling.max_new_tokens", "sampling.turns"),
   *("heldout.prompts", "heldout.samples", "heldout.batch_size"),
   *("checkpoint.every_steps", "checkpoint.keep"),
 )
@@ -72,6 +73,7 @@ def checked(c: ConfigDict) -> ConfigDict:
   )
   recipe.choose("kl.where", c.kl.where, dict.fromkeys(KL_PLACES))
   recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
+  _check_turns(c)
   _check_target(c)
   Correction(**c.correction)
   overlong.shaped(c.rewards, c.sampling.max_new_tokens)
@@ -103,7 +105,7 @@ def _check_target(c: ConfigDict) -> None:
     raise ValueError(f"kl.target={c.kl.target}, kl.beta={c.kl.beta}: at least 0")
   if c.kl.target and not c.kl.beta:
     raise ValueError(f"kl.target={c.kl.target} with kl.beta=0, which stays 0")
-  replies = c.prompts_per_step * c.sampling.samples
+  replies = c.prompts_per_step * c.sampling.samples * c.sampling.turns
   if c.kl.target and c.kl.horizon < replies:
     raise ValueError(
       f"kl.horizon={c.kl.horizon} is less than the {replies} replies of one step"
@@ -140,4 +142,13 @@ def _check_packing(c: ConfigDict) -> None:
     raise ValueError(
       f"data.row_tokens={c.data.row_tokens} must be 0 or at least data.max_tokens + "
       f"sampling.max_new_tokens = {least}"
+    )
+
+
+def _check_turns(c: ConfigDict) -> None:
+  """Whether what is said of dialogues' turns can act."""
+  recipe.choose("rewards.turns", c.rewards.turns, dict.fromkeys(REWARDED))
+  if c.sampling.turns == 1 and c.rewards.turns != REWARDED[0]:
+    raise ValueError(
+      f"rewards.turns={c.rewards.turns!r} would do nothing with sampling.turns=1"
     )

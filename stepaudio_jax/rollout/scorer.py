@@ -13,6 +13,7 @@ from stepaudio_jax.rollout import rubric as rubrics
 from stepaudio_jax.rollout.overlong import NAME as OVERLONG
 from stepaudio_jax.rollout.overlong import Overlong
 from stepaudio_jax.rollout.said import Said
+from stepaudio_jax.text.messages import OF_LAST_TURN
 
 STREAMS = ("audio", "text")  # a prompt's stream is "audio" if it has a recording
 
@@ -98,20 +99,28 @@ class Scorer:
 
     Args:
       prompts: on the host.
-      rows: the dialogue rows behind the prompts.
+      rows: the dialogue rows behind the prompts; one with "last_turn" False lacks what
+        belongs to the dialogue's last turn. A rule that needs it says nothing (NaN),
+        and counts for nothing unless there is no other reward.
       token_count_B: of each reply.
     """
     copies = len(texts) // len(rows)
     asked = [row for row in rows for _ in range(copies)]
     heard_B = np.repeat((prompts.frame_count_BR > 0).any(axis=1), copies)
-    weights = [self._weights.get(STREAMS[0 if one else 1], {}) for one in heard_B]
+    streams = [self._weights.get(STREAMS[0 if one else 1], {}) for one in heard_B]
+    pairs = [*zip(streams, asked, strict=True)]
+    spoken = [self._speaking(weights, row) for weights, row in pairs]
+    counted = [
+      some if self._counts(some) else weights
+      for some, weights in zip(spoken, streams, strict=True)
+    ]
     columns, weight_columns = [], []
     for name, rule in self._rules.items():
-      trio = zip(weights, asked, texts, strict=True)
+      trio = zip(spoken, asked, texts, strict=True)
       columns.append(
         [rule.score(row, t.text) if name in w else np.nan for w, row, t in trio]
       )
-      weight_columns.append([w.get(name, 0.0) for w in weights])
+      weight_columns.append([w.get(name, 0.0) for w in counted])
     judged = self._judge(prompts, texts) if self._judge else {}
     for name, weight in self._learned.items():
       columns.append(judged[name])
@@ -129,3 +138,20 @@ class Scorer:
       np.stack(columns, axis=1).astype(np.float32),
       np.stack(weight_columns, axis=1).astype(np.float32),
     )
+
+  def _speaking(
+    self, weights: Mapping[str, float], row: Mapping[str, Any]
+  ) -> Mapping[str, float]:
+    """The rules of a stream that can say something of a turn."""
+    if row.get("last_turn", True):
+      return weights
+    return {
+      name: weight
+      for name, weight in weights.items()
+      if not {*getattr(self._rules[name], "NEEDS", ())} & {*OF_LAST_TURN}
+    }
+
+  def _counts(self, weights: Mapping[str, float]) -> bool:
+    """Whether a reply has any reward where these rules are its own."""
+    long = self._overlong.weight if self._overlong else 0.0
+    return any((*weights.values(), *self._learned.values(), long))

@@ -20,6 +20,7 @@ class Sampling:
     slots: replies that are decoded at a time; 0 is all of them.
     reply_buckets: widths below max_new_tokens in which replies are measured and
       trained on; the longest reply of all processes decides.
+    turns: last human turns of a dialogue that are played, see talks.py.
   """
 
   samples: int
@@ -28,6 +29,7 @@ class Sampling:
   max_think_tokens: int = 0
   slots: int = 0
   reply_buckets: tuple[int, ...] = ()
+  turns: int = 1
 
 
 def sampler(

@@ -10,7 +10,7 @@ from stepaudio_jax.rl.parts.kl import kl
 from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import rubric
 from stepaudio_jax.rollout.actor import Played
-from stepaudio_jax.rollout.drawn import SPREAD
+from stepaudio_jax.rollout.drawn import SPREAD, Drawn
 from stepaudio_jax.rollout.scorer import Scores
 
 
@@ -45,6 +45,7 @@ def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
     "train/truncated_share": float(rollout.truncated_B.mean()),
     "train/unclosed_share": float(np.mean(unclosed)),
     **({"train/forced_share": float(forced_B.mean())} if budget else {}),
+    **(_by_turn(drawn) if drawn.turns > 1 else {}),
   }
 
 
@@ -58,7 +59,7 @@ def rows(step: int, played: Played, prompts: int) -> list[Any]:
   scores = drawn.scores
   mask_BT = drawn.rollout.mask_BT
   count_B = np.maximum(mask_BT.sum(axis=1), 1)
-  norm_BC = np.asarray(dimensions.normalised(e.reward_BC, drawn.copies, SPREAD))
+  norm_BC = np.asarray(dimensions.normalised(e.reward_BC, drawn.samples, SPREAD))
   kl_BT = np.where(mask_BT, kl(e.old_BT, e.reference_BT, "k3"), 0.0)
 
   def named(x_BC):
@@ -84,6 +85,23 @@ def _unread(scores: Scores) -> float:
   counts_B = scores.weight_BC[:, place] != 0
   unread_B = np.isnan(scores.reward_BC[counts_B, place])
   return float(unread_B.mean()) if counts_B.any() else float("nan")
+
+
+def _by_turn(drawn: Drawn) -> dict[str, float]:
+  """Objectives of the played turns, from 1, and what later turns have to do without."""
+  shape = (len(drawn.asked), drawn.turns, -1)
+  objective_BTG = drawn.scores.objective_B.reshape(shape)
+  failed_BTG = (drawn.rollout.count_B == 0).reshape(shape)
+  empty_BTG = np.asarray([not text.answer for text in drawn.texts]).reshape(shape)
+  left_BTG = (empty_BTG & ~failed_BTG)[:, :-1]
+  return {
+    **{
+      f"reward/turn_{k + 1}": _finite_mean(objective_BTG[:, k])
+      for k in range(drawn.turns)
+    },
+    "data/turns_empty": float(left_BTG.sum()),
+    "data/turns_failed": float(failed_BTG.sum()),
+  }
 
 
 def _finite_mean(x_B: np.ndarray) -> float:

@@ -29,7 +29,7 @@ _BLOCKS = {
 }
 _PLACE = "<audio>"
 # Belong to the dialogue's last reply, so earlier turns must not be scored by them.
-_OF_LAST_TURN = ("answer", "choices", "rubric")
+OF_LAST_TURN = ("answer", "choices", "rubric")
 
 
 def normalise(
@@ -66,6 +66,43 @@ def text_of(message: dict[str, Any]) -> str:
   return "".join(block["text"] for block in blocks if block["type"] == "text")
 
 
+def human_turns(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+  """What is read before each reply: the messages between the assistant's."""
+  found: list[list[dict[str, Any]]] = [[]]
+  for message in messages:
+    if message["role"] == "assistant":
+      found.append([])
+    else:
+      found[-1].append(message)
+  return [turn for turn in found if turn]
+
+
+def own_turn(answer: str | None, think: str = "") -> dict[str, Any]:
+  """A sampled reply as later prompts hold it, empty where its thought never closed."""
+  # An empty thought says that what looks like one in the answer is text.
+  think = "" if answer is None else think
+  content = [{"type": "text", "text": answer or ""}]
+  return {"role": "assistant", "content": content, "think": think}
+
+
+def played(
+  messages: Sequence[dict[str, Any]], count: int, own: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+  """A dialogue up to one of its last human turns, with own replies from the first on.
+
+  Args:
+    messages: normalised, at least `count` human turns; the last of them is the end.
+    count: of the last human turns that are played. What stands before stays.
+    own: replies to those that were asked already; the next one is the end.
+  """
+  turns_ = human_turns(messages)[-count:]
+  begins = [k for k, message in enumerate(messages) if message is turns_[0][0]]
+  out = [*messages[: begins[0]], *turns_[0]]
+  for reply, turn in zip(own, turns_[1:], strict=False):
+    out += [reply, *turn]
+  return out
+
+
 def turns(
   dialogue: dict[str, Any], history: History = "answer"
 ) -> list[dict[str, Any]]:
@@ -99,7 +136,7 @@ def turns(
 
 
 def _example(row: dict, messages: list[dict], k: int, is_last: bool) -> dict[str, Any]:
-  kept = {key: v for key, v in row.items() if is_last or key not in _OF_LAST_TURN}
+  kept = {key: v for key, v in row.items() if is_last or key not in OF_LAST_TURN}
   ids = {"id": f"{row['id']}#{k}", "dialogue_id": row.get("dialogue_id", row["id"])}
   return {**kept, **ids, "messages": messages}
 

@@ -8,6 +8,7 @@ from stepaudio_jax.data.schema import Audio, Dialogue
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts.prompts import Frames, Prompts
 from stepaudio_jax.evals.parts.replies import Options, Reply, replies
+from stepaudio_jax.text import messages as messages_lib
 from stepaudio_jax.workdirs import Model
 
 Row = dict[str, Any]
@@ -55,7 +56,9 @@ class Conversation:
 
     A prompt that no longer fits ends its dialogue: failed from that turn on.
     """
-    heard = {talk.id: human_turns(talk.row["messages"]) for talk in self.dialogues}
+    heard = {
+      talk.id: messages_lib.human_turns(talk.row["messages"]) for talk in self.dialogues
+    }
     said: dict[str, list[Row]] = {talk.id: [] for talk in self.dialogues}
     failed: dict[str, str] = {}
     for k in range(max(map(len, heard.values()))):
@@ -90,23 +93,9 @@ class Conversation:
     )
 
 
-def human_turns(messages: Sequence[Row]) -> list[list[Row]]:
-  """What is read before each reply: the messages between the assistant's."""
-  found: list[list[Row]] = [[]]
-  for message in messages:
-    if message["role"] == "assistant":
-      found.append([])
-    else:
-      found[-1].append(message)
-  return [turn for turn in found if turn]
-
-
 def own_turn(reply: Reply | None) -> Row:
   """A reply as the next prompt shows it: the answer alone, empty where none came."""
-  text = (reply.answer or "") if reply else ""
-  # An empty thought says that what looks like one in the answer is text.
-  content = [{"type": "text", "text": text}]
-  return {"role": "assistant", "content": content, "think": ""}
+  return messages_lib.own_turn(reply.answer if reply else None)
 
 
 def _without_thought(message: Row) -> Row:
