@@ -21,6 +21,12 @@ limit, "icepop" (its authors' are 0.5 and 5), "sequence_mask" or "none".
 `rewards.overlong` takes up to `weight` from replies within `buffer_tokens` of the
 limit; 0 is off. dapo has a fifth of the limit there, and refills groups without
 spread (`rollout.refill_rounds`).
+
+`sampling.turns=3` plays the last three human turns of each dialogue, the model's own
+answers between them (rollout/talks.py): a row a turn, compared with the other samples'
+replies to the same turn. `rewards.turns=each` rewards each for itself: a rule that
+needs the dialogue's answer speaks of the last turn only, and a turn of which none
+speaks is not learnt from. `rewards.turns=last` gives the last one's reward to all.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """A small run in a process of its own that tells what it is about to do.
 
-`python -m tests.child {sft,rlhf,gradients} WORLD WORKDIR` appends "<phase> <n>" to
-WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
+`python -m tests.child {sft,rlhf,talks,gradients} WORLD WORKDIR` appends "<phase> <n>"
+to WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
 for these lines.
 With PAUSE="<phase> <n>" in the environment the thread that does the work stops there;
 with DIE="<process> <phase> <n>" that process of several kills itself there, with LEAVE
@@ -26,11 +26,11 @@ from stepaudio_jax.core import processes, tree
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rollout.actor import Actor
 from stepaudio_jax.text import tokenizer as tokenizers
-from tests import tones
+from tests import dialogues, tones
 
 STEPS = 4
 PHASES = {"sft": ("update", "write", "rename")}
-PHASES["rlhf"] = ("sample", *PHASES["sft"])
+PHASES["rlhf"] = PHASES["talks"] = ("sample", *PHASES["sft"])
 JOURNALS = {"sft": ("metrics",), "rlhf": ("metrics", "samples", "heldout")}
 _PAUSE_S = 120
 
@@ -66,7 +66,17 @@ def shared(c: Any, world: epath.Path) -> Any:
   return c
 
 
+def played(world: epath.Path) -> Any:
+  """Dialogues of three turns, groups without spread replaced, replies begun ahead."""
+  c = dialogues.recipe(world)
+  c.rollout.update({"refill_rounds": 1, "overlap": True, "max_age": 1})
+  c.prompts_per_step, c.heldout.batch_size = 4, 4
+  c.reference, c.kl.beta = str(world / "other"), 0.5  # what always pulls
+  return shared(c, world)
+
+
 RUNS = {"sft": (train.run, supervised), "rlhf": (train_rl.run, policy_gradient)}
+RUNS["talks"] = (train_rl.run, played)
 
 
 def gradients(c: Any, workdir: pathlib.Path) -> None:
@@ -98,7 +108,7 @@ RUNS["gradients"] = (gradients, supervised)
 def make_world(folder: pathlib.Path) -> pathlib.Path:
   """What both runs start from."""
   folder.mkdir(exist_ok=True)
-  tones.world(folder)
+  dialogues.with_talks(tones.world(folder))
   tones.policy(folder / "sft")
   tones.policy(folder / "other", seed=5)
   tones.reward_model(folder / "rm", ("correctness", "naturalness"))

@@ -42,9 +42,14 @@ def talk(name, first, last):
 
 
 def world(folder: pathlib.Path) -> pathlib.Path:
-  """Writes talks-{train,heldout}.jsonl, each with a dialogue that is too short."""
+  """Tones, a policy, and talks-{train,heldout}.jsonl."""
   tones.world(folder)
   tones.policy(folder / "sft")
+  return with_talks(folder)
+
+
+def with_talks(folder: pathlib.Path) -> pathlib.Path:
+  """Writes four dialogues of each split, and one that is too short."""
   short = talk("short", 0, 1)
   short["messages"] = short["messages"][-4:]
   for split, first in {"train": 0, "heldout": 4}.items():
@@ -74,8 +79,8 @@ def params(world: pathlib.Path) -> Params:
   return jax.tree.map(jnp.asarray, workdirs.load_params(world / "sft"))
 
 
-def feed(world: pathlib.Path, params: Params) -> Examples:
-  c = recipe(world)
+def feed(world: pathlib.Path, params: Params, **changed) -> Examples:
+  c = recipe(world, **changed)
   ear = hearing.frozen_encoder(params, MODEL)
   cache = loader.epath.Path(c.data.cache)
   return loader.prompts(

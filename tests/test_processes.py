@@ -107,6 +107,20 @@ def test_rlhf_in_two_processes_is_that_of_one_and_survives_a_death(world, tmp_pa
 
 
 @pytest.mark.slow
+def test_dialogues_played_in_two_processes_are_those_of_one(world, tmp_path):
+  two, one = tmp_path / "two", tmp_path / "one"
+  for workdir, count in ((two, 2), (one, 1)):
+    done = launched(count, 4 // count, "talks", world, workdir)
+    assert done.returncode == 0, done.stderr
+  ours, theirs = (kill.rows(d, "samples") for d in (two, one))
+  assert {row["turn"] for row in ours} == {2, 3, 4}
+  for name in ("step", "prompt_id", "turn", "sample", "token_ids"):
+    assert [row[name] for row in ours] == [row[name] for row in theirs], name
+  for ours, theirs in zip(numbers(two), numbers(one), strict=True):
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.slow
 def test_sigterm_at_one_process_ends_all_after_the_same_step(world, tmp_path):
   run, whole = tmp_path / "run", tmp_path / "whole"
   done = launched(2, 2, "sft", world, run, LEAVE="1 update 2")

@@ -1,6 +1,7 @@
 """Dialogues that are played: prompts with own replies, and rewards by turn."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -19,9 +20,15 @@ NAN = np.nan
 
 
 @pytest.fixture(scope="module")
-def feed(tmp_path_factory):
+def fed(tmp_path_factory):
+  """Opens the dialogues with a changed recipe."""
   folder = dialogues.world(tmp_path_factory.mktemp("tones"))
-  return dialogues.feed(folder, dialogues.params(folder))
+  return functools.partial(dialogues.feed, folder, dialogues.params(folder))
+
+
+@pytest.fixture(scope="module")
+def feed(fed):
+  return fed()
 
 
 def reply(text):
@@ -107,6 +114,13 @@ def played(feed, said=SAID):
   return asked, whole, seen
 
 
+def scored(feed, asked, texts, rewarded="each", rules=RULES):
+  # What was not asked has no sound, nor a rule of those with sound.
+  rules = {**rules, "text": {"think_format": 0.5}}
+  counts_B = np.asarray([len(text.text) for text in texts])
+  return talks(feed, rewarded).scores(Scorer(rules, {}, None), asked, texts, counts_B)
+
+
 def test_each_sample_goes_on_from_its_own_answers(feed):
   asked, whole, seen = played(feed)
   second = "<|EOT|><|BOT|>human\nSure?<|EOT|><|BOT|>assistant\n"
@@ -131,6 +145,22 @@ def test_each_sample_goes_on_from_its_own_answers(feed):
     np.testing.assert_array_equal(getattr(again, name)[2:4], getattr(seen[0], name))
 
 
+def test_a_history_with_thoughts_holds_those_that_closed(fed):
+  _, _, seen = played(fed(**{"data.history": "thought"}))
+  first, second = (shown(seen[0], row) for row in range(2))
+  assert "assistant\n<think>\nA tone.\n</think>\nHigh.<|EOT|>" in first
+  assert "assistant\n<think>\n\n</think>\n<|EOT|><|BOT|>human\nSure?" in second
+
+
+def test_prompts_of_a_turn_have_the_smallest_declared_shape(fed):
+  """Of what was really said: turn 2 is short, turn 3 is not, after a long answer."""
+  bucketed = fed(**{"data.buckets": (72, 96)})
+  _, _, seen = played(bucketed)
+  lengths = [int((batch.segment_BT > 0).sum(1).max()) for batch in seen]
+  assert lengths[0] <= 72 < lengths[1] <= 96
+  assert [batch.token_BT.shape[1] for batch in seen] == [72, 96]
+
+
 def test_a_prompt_that_outgrows_its_room_is_not_asked(feed, monkeypatch):
   """The first sample's long first answer leaves no room for turn 3; 2 still fits."""
   long = "So.\n</think>\nIt is a low one."
@@ -144,9 +174,9 @@ def test_a_prompt_that_outgrows_its_room_is_not_asked(feed, monkeypatch):
   assert whole.count_B.tolist()[4] == 0
   texts = [reply(sample[turn]) for turn in range(TURNS) for sample in said]
   texts[4] = Said("", "", None)
-  found = talks(feed).scores(Scorer(RULES, {}, None), asked, texts)
+  found = scored(feed, asked, texts)
   assert np.isnan(found.objective_B).tolist() == [False] * 4 + [True, False]
-  found = talks(feed, "last").scores(Scorer(RULES, {}, None), asked, texts)
+  found = scored(feed, asked, texts, "last")
   assert np.isnan(found.objective_B).tolist() == [True, False] * 3
   told = Drawn(asked, whole, texts, found, np.zeros(6), TURNS)
   assert [row["failed"] for row in drawn_lib.rows(1, told, {})] == [False] * 4 + [
@@ -169,7 +199,7 @@ def test_each_turn_has_a_reward_of_its_own(feed):
   asked, _, _ = played(feed)
   assert asked[0]["answer"] == "high"
   texts = [reply(sample[turn]) for turn in range(TURNS) for sample in SAID]
-  found = talks(feed).scores(Scorer(RULES, {}, None), asked, texts)
+  found = scored(feed, asked, texts)
   assert found.names == ("accuracy", "think_format")
   np.testing.assert_array_equal(
     found.reward_BC, [[NAN, 1], [NAN, 0], [NAN, 1], [NAN, 0], [0, 1], [1, 0]]
@@ -181,7 +211,7 @@ def test_each_turn_has_a_reward_of_its_own(feed):
 def test_the_last_reward_may_be_that_of_all_turns(feed):
   asked, _, _ = played(feed)
   texts = [reply(sample[turn]) for turn in range(TURNS) for sample in SAID]
-  found = talks(feed, "last").scores(Scorer(RULES, {}, None), asked, texts)
+  found = scored(feed, asked, texts, "last")
   np.testing.assert_array_equal(found.reward_BC, [[0, 1], [1, 0]] * 3)
   np.testing.assert_allclose(found.objective_B, [0.2, 0.8] * 3, atol=1e-7)
 
@@ -189,8 +219,7 @@ def test_the_last_reward_may_be_that_of_all_turns(feed):
 def test_a_turn_without_any_reward_of_its_own_is_masked(feed):
   asked, _, _ = played(feed)
   texts = [reply(sample[turn]) for turn in range(TURNS) for sample in SAID]
-  rules = {"audio": {"accuracy": 1.0}}
-  found = talks(feed).scores(Scorer(rules, {}, None), asked, texts)
+  found = scored(feed, asked, texts, rules={"audio": {"accuracy": 1.0}})
   np.testing.assert_array_equal(found.objective_B, [NAN] * 4 + [0, 1])
 
 

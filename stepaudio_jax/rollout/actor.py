@@ -94,7 +94,7 @@ class Actor:
     drawing_mesh: jax.sharding.Mesh | None = None,
     talks: Talks | None = None,
   ):
-    self._talks, self.turns = talks, sampling_.turns
+    self._talks, self.turns = talks, talks.turns if talks else 1
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
     devices = sharding.row_devices(self._drawing_mesh)
     if sampling_.slots < 0 or sampling_.slots % devices:

@@ -6,7 +6,11 @@ What is left over then waits for the next step, if it may get old enough.
 
 Overlap: the replies of step t + 1 are begun with the policy that step t starts with,
 before its update; the devices, the host's scoring and the update need not wait for each
-other. No clock decides which policy speaks, so that a run can be repeated.
+other. No clock decides which policy speaks, so that a run can be repeated. Where
+dialogues are played their first turns are begun so, and the same policy gives the rest.
+
+A dialogue's replies to all its turns are one group: they are kept, dropped or wait
+together.
 
 Every reply is measured under the policy that began the step's replies: there sampler
 and trainer must agree. Older ones keep their sampler's log-probabilities.

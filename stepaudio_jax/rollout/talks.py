@@ -55,7 +55,7 @@ class Talks:
     rewarded: str,
   ):
     self._feed, self._tokenizer, self._rewarded = feed, tokenizer, rewarded
-    self._turns, self._samples = turns, samples
+    self.turns, self._samples = turns, samples
     self._prompt = functools.lru_cache(maxsize=_KEPT)(self._new_prompt)
 
   def play(
@@ -71,12 +71,12 @@ class Talks:
     names = [row["id"] for row in asked for _ in range(self._samples)]
     before: list[Before] = [()] * len(names)
     parts = [first]
-    for turn in range(1, self._turns):
+    for turn in range(1, self.turns):
       said = said_lib.said(parts[-1], self._tokenizer)
       before = [(*old, new) for old, new in zip(before, said, strict=True)]
       parts.append(ask(self._batch(names, before), turn))
     # Turn by turn so far; a dialogue's come together.
-    shape = (self._turns, len(asked), self._samples)
+    shape = (self.turns, len(asked), self._samples)
     place_B = np.arange(np.prod(shape)).reshape(shape).swapaxes(0, 1).ravel()
     return jax.tree.map(lambda *x: np.concatenate(x)[place_B], *parts)
 
@@ -92,7 +92,7 @@ class Talks:
     token_count_B: np.ndarray,
   ) -> Scores:
     """Rewards of all turns' replies; what was not asked has none."""
-    shape = (len(asked), self._turns, self._samples)
+    shape = (len(asked), self.turns, self._samples)
     place_BTG = np.arange(len(texts)).reshape(shape)  # T are turns here
     if self._rewarded == "last":
       place_BTG = place_BTG[:, -1:]
@@ -114,11 +114,11 @@ class Talks:
     return Scores(found.names, everywhere(reward_BC), everywhere(weight_BC))
 
   def _names(self, asked: Sequence[Row]) -> list[str]:
-    return [row["id"] for row in asked for _ in range(self._turns * self._samples)]
+    return [row["id"] for row in asked for _ in range(self.turns * self._samples)]
 
   def _before(self, texts: Sequence[Said]) -> list[Before]:
     """What each reply's sample has said before it."""
-    size = self._turns * self._samples
+    size = self.turns * self._samples
     return [
       tuple(texts[k - k % size + k % self._samples : k : self._samples])
       for k in range(len(texts))
@@ -127,8 +127,8 @@ class Talks:
   def _row(self, row: Row, before: Before) -> Row:
     """What rewards read of a turn: the dialogue as it went, in the one form."""
     own = [_own(said) for said in before]
-    messages = messages_lib.played(row["messages"], self._turns, own)
-    if len(before) == self._turns - 1:
+    messages = messages_lib.played(row["messages"], self.turns, own)
+    if len(before) == self.turns - 1:
       return {**row, "messages": messages, "last_turn": True}
     kept = {
       k: value for k, value in row.items() if k not in (*OF_LAST_TURN, "reference")
