@@ -42,10 +42,7 @@ _KEYS = (
   *("data.buckets", "data.clip_buckets_s", "sampling.reply_buckets"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
-_FREE = (
-  *("data.mix.", "data.options.", "rewards.rules.", "rewards.learned."),
-  "rewards.overlong.",  # may be missing; overlong.shaped reads it
-)
+_FREE = ("data.mix.", "data.options.", "rewards.rules.", "rewards.learned.")
 _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
   *("head_chunks", "sampling.samples", "sampling.max_new_tokens", "sampling.turns"),
