@@ -151,7 +151,7 @@ def test_packing_changes_no_loss(stage):
   assert float(packed) == pytest.approx(float(total), rel=1e-6)
   for name in ("margin", "kl", "nll", "reward_rejected"):
     ours, theirs = float(told[name].total), float(metrics[name].total)
-    assert ours == pytest.approx(theirs, abs=2e-5), name
+    assert ours == pytest.approx(theirs, rel=1e-6, abs=2e-5), name
 
 
 @pytest.fixture(autouse=True)
