@@ -198,6 +198,7 @@ def test_no_gradient_comes_from_tokens_that_closed_a_thought(monkeypatch):
 
 
 CHILD = """
+import re
 import jax
 from stepaudio_jax import meshes, sampling, sharding
 from tests.models.batches import SIZE, random_params, speech_batch
@@ -207,6 +208,13 @@ mesh = meshes.mesh({"data": 4, "fsdp": 1, "tensor": 1, "context": 1})
 params, key = random_params(SIZE, seed=3), jax.random.key(2)
 prompts = speech_batch((30, 25, 17, 40), seed=5)
 alone = sampling.sample(params, prompts, key, slots=SLOTS, **OPTIONS)
+programs, jitted = [], sampling._sample
+
+def noted(*arguments, **known):
+  programs.append(jitted.lower(*arguments, **known).compile().as_text())
+  return jitted(*arguments, **known)
+
+sampling._sample = noted
 with sharding.over(mesh):
   everywhere = sharding.replicated(mesh)
   spread = sampling.sample(
@@ -214,8 +222,12 @@ with sharding.over(mesh):
     sharding.put(prompts, mesh),
     jax.device_put(key, everywhere),
     slots=SLOTS,
+    shares=4,
     **OPTIONS,
   )
+moves = "all-gather|all-to-all|collective-permute"
+moved = re.findall(rf"= (\\S+) (?:{moves})", programs[0])
+assert not moved, moved
 assert len(spread.token_BT.sharding.device_set) == 4
 for name in ("token_BT", "mask_BT", "count_B", "truncated_B"):
   assert (getattr(alone, name) == jax.device_get(getattr(spread, name))).all(), name

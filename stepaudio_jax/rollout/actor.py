@@ -97,12 +97,7 @@ class Actor:
     self._talks, self.turns = talks, talks.turns if talks else 1
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
     devices = sharding.row_devices(self._drawing_mesh)
-    if sampling_.slots < 0 or sampling_.slots % devices:
-      raise ValueError(
-        f"sampling.slots={sampling_.slots} must be 0 (as many as replies) or a multiple"
-        f" of the {devices} devices that have rows of their own"
-      )
-    self._draw = settings.sampler(model, tokenizer, sampling_)
+    self._draw = settings.sampler(model, tokenizer, sampling_, devices)
     self._model, self.tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}

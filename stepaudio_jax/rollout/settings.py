@@ -33,13 +33,22 @@ class Sampling:
 
 
 def sampler(
-  model: StepAudio, tokenizer: Tokenizer, how: Sampling
+  model: StepAudio, tokenizer: Tokenizer, how: Sampling, devices: int
 ) -> Callable[[Params, Batch, Array], Rollout]:
   """sampling.sample with all but its three arrays given.
 
+  Args:
+    devices: of the mesh of sampling, or groups of them, that have rows of their own.
+
   Raises:
-    ValueError: the budget of thoughts leaves no room for an answer.
+    ValueError: slots that the devices cannot share out, or a budget of thoughts that
+      leaves no room for an answer.
   """
+  if how.slots < 0 or how.slots % devices:
+    raise ValueError(
+      f"sampling.slots={how.slots} must be 0 (as many as replies) or a multiple of the "
+      f"{devices} devices that have rows of their own"
+    )
   watched = {}
   if how.max_think_tokens:
     known = thoughts.thoughts(tokenizer, model.size.vocabulary)
@@ -60,5 +69,6 @@ def sampler(
     temperature=how.temperature,
     copies=how.samples,
     slots=how.slots,
+    shares=devices if how.slots else 1,
     **watched,
   )

@@ -43,6 +43,7 @@ def sample(
   max_think_tokens: int | None = None,
   thoughts: Thoughts | None = None,
   slots: int = 0,
+  shares: int = 1,
 ) -> Rollout:
   """Replies to prompts; see `draws.Settings` for the options.
 
@@ -56,6 +57,7 @@ def sample(
     thoughts: of the model's tokenizer; needed with max_think_tokens, for prompts that
       have opened a thought.
     slots: as many as there are replies, or more, are all of them.
+    shares: devices, or groups of them, that have rows of their own.
 
   Returns:
     Rollout with B·G rows and T = max_new_tokens; the G = `copies` replies to a
@@ -80,11 +82,14 @@ def sample(
     if max_think_tokens is None or not thoughts
     else thoughts.closing_ids,
     slots=int(slots),
+    shares=int(shares),
   )
   _check(prompts, model, settings)
   rows = prompts.token_BT.shape[0]
-  if settings.slots >= rows * settings.copies:
-    settings = dataclasses.replace(settings, slots=0)
+  if rows % settings.shares:
+    raise ValueError(f"{rows} prompts are not shared out evenly, shares={shares}")
+  if not settings.slots or settings.slots >= rows * settings.copies:
+    settings = dataclasses.replace(settings, slots=0, shares=1)
   if stream_B is None:
     stream_B = np.arange(rows, dtype=np.int32)
   if stream_B.shape != (rows,):

@@ -29,6 +29,7 @@ class Settings:
       `closing_ids`, which are not drawn; None leaves it open.
     closing_ids: of text/thoughts.py; () where no thought is closed.
     slots: replies that are decoded at a time, see refilling.py; 0 is all of them.
+    shares: of prompts and slots, each with a queue of its own.
   """
 
   max_new_tokens: int
@@ -42,6 +43,7 @@ class Settings:
   max_think_tokens: int | None = None
   closing_ids: tuple[int, ...] = ()
   slots: int = 0
+  shares: int = 1
 
   def __post_init__(self):
     checks = {
@@ -51,7 +53,8 @@ class Settings:
       "top_k": self.top_k is None or self.top_k >= 1,
       "top_p": self.top_p is None or 0 < self.top_p <= 1,
       "min_p": self.min_p is None or 0 <= self.min_p <= 1,
-      "slots": self.slots >= 0,
+      "slots": self.slots >= 0 and self.slots % max(self.shares, 1) == 0,
+      "shares": self.shares >= 1,
       "max_think_tokens": self.max_think_tokens is None
       or 0 <= self.max_think_tokens < self.max_new_tokens - len(self.closing_ids),
       "closing_ids": bool(self.closing_ids) == (self.max_think_tokens is not None)
@@ -63,9 +66,9 @@ class Settings:
     if wrong:
       raise ValueError(
         f"cannot sample with {', '.join(wrong)}: max_new_tokens ≥ 1, copies ≥ 1,"
-        " temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1, slots ≥ 0;"
-        " with max_think_tokens ≥ 0 come closing_ids, none of them a stop"
-        " id, and the two leave at least one of max_new_tokens for the answer"
+        " temperature ≥ 0, top_k ≥ 1, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1, slots ≥ 0, a"
+        " multiple of shares ≥ 1; with max_think_tokens ≥ 0 come closing_ids, none of"
+        " them a stop id, and the two leave one of max_new_tokens or more to the answer"
       )
 
 

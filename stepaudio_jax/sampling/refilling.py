@@ -8,6 +8,10 @@ which is set to 0 when the slot takes another reply. Keys carry their positions 
 (rotation), so the order of columns does not matter.
 
 A reply's first token is drawn where its prompt is read, from all prompts at once.
+
+Rows may lie on several devices. Then each has a queue of its own (a *share* of the
+prompts, their replies and the slots), and no cache travels; numbers of replies are
+those within a share.
 """
 
 import dataclasses
@@ -18,95 +22,29 @@ import jax.numpy as jnp
 from jax import lax
 
 from stepaudio_jax.core.types import Array, Batch, Params, Rollout
-from stepaudio_jax.models import layers
-from stepaudio_jax.models.decoder import Cache, appended, empty_cache
+from stepaudio_jax.models.decoder import empty_cache
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.sampling import program
+from stepaudio_jax.sampling import slots as slots_lib
 from stepaudio_jax.sampling.draws import Next, Settings
-from stepaudio_jax.sampling.program import BLOCK, Asked, Prompted
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Written:
-  """Of all replies, in their order (B counts replies, as in `Prompted`)."""
-
-  token_BT: Array
-  logprob_BT: Array
-  mask_BT: Array
-  truncated_B: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Slots:
-  """B counts slots here.
-
-  Attributes:
-    reply_B: int32 number of the reply; there is none of that number in an empty slot.
-    step_B: int32 tokens of the reply so far.
-    alive_B: bool, the reply goes on.
-    token_B: the one drawn last.
-    thought_B: of text/thoughts.py; None where no thought is watched.
-  """
-
-  reply_B: Array
-  step_B: Array
-  alive_B: Array
-  token_B: Array
-  thought_B: Array | None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-  """Of the loop.
-
-  Attributes:
-    written: what the slots have brought home, up to the last whole block.
-    waiting: int32 place in the queue of the next reply to be taken.
-    blocks: int32, decoded so far.
-    ring: cache of the slots.
-  """
-
-  written: Written
-  slots: Slots
-  waiting: Array
-  blocks: Array
-  ring: Cache
+from stepaudio_jax.sampling.program import Asked, Prompted
+from stepaudio_jax.sampling.slots import Slots, State, Written
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Queue:
-  """Replies that go on behind their first token.
+  """Replies that go on behind their first token; P counts shares.
 
   Attributes:
-    reply_B: their numbers first, in order.
-    count: how many they are.
+    reply_PB: their numbers first, in order.
+    count_P: how many they are.
     thought_B: of all replies, after the first token.
   """
 
-  reply_B: Array
-  count: Array
+  reply_PB: Array
+  count_P: Array
   thought_B: Array | None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Block:
-  """Tokens of one block, [slots, BLOCK], before they are brought home.
-
-  Attributes:
-    cut_B: the limit came before a stop token.
-  """
-
-  slots: Slots
-  cache: Cache
-  token_BT: Array
-  logprob_BT: Array
-  mask_BT: Array
-  cut_B: Array
 
 
 def sampled(
@@ -120,16 +58,17 @@ def sampled(
   thought_B = program.unread(len(step_B), settings)
   first = program.drawn(params, prompted, x_BD, step_B, thought_B, model, settings)
   written, queue = _begun(prompted, first, settings)
-  columns = _columns(settings)
+  columns = slots_lib.columns(settings)
   ring = empty_cache(model.size, settings.slots, columns, model.dtype, model.apart)
   zero = jnp.zeros((), jnp.int32)
-  state = State(written, _empty_slots(len(step_B), settings), zero, zero, ring)
+  waiting_P = jnp.zeros_like(queue.count_P)
+  state = State(written, _empty_slots(queue, settings), waiting_P, zero, ring)
   decode = functools.partial(
     _decoded, params, prompted, queue, model=model, settings=settings
   )
   state = lax.while_loop(
-    lambda state: state.slots.alive_B.any() | (state.waiting < queue.count),
-    lambda state: decode(_filled(state, queue)),
+    lambda state: state.slots.alive_B.any() | (state.waiting_P < queue.count_P).any(),
+    lambda state: decode(_filled(state, queue, settings)),
     state,
   )
   written = state.written
@@ -140,11 +79,6 @@ def sampled(
     count_B=program.counted(written.mask_BT),
     truncated_B=written.truncated_B,
   )
-
-
-def _columns(settings: Settings) -> int:
-  """Of the ring: whole blocks of all tokens that are read, which the last is not."""
-  return max(-(-(settings.max_new_tokens - 1) // BLOCK), 1) * BLOCK
 
 
 def _begun(
@@ -166,15 +100,16 @@ def _begun(
     truncated_B=open_B & last,
   )
   goes_on_B = open_B & (not last)
-  order_B = jnp.argsort(~goes_on_B, stable=True).astype(jnp.int32)
-  count = goes_on_B.sum(dtype=jnp.int32)
-  return written, Queue(order_B, count, first.thought_B)
+  goes_on_PB = slots_lib.apart(goes_on_B, settings)
+  order_PB = jnp.argsort(~goes_on_PB, axis=1, stable=True).astype(jnp.int32)
+  count_P = goes_on_PB.sum(axis=1, dtype=jnp.int32)
+  return written, Queue(order_PB, count_P, first.thought_B)
 
 
-def _empty_slots(replies: int, settings: Settings) -> Slots:
+def _empty_slots(queue: Queue, settings: Settings) -> Slots:
   zero_B = jnp.zeros((settings.slots,), jnp.int32)
   return Slots(
-    reply_B=zero_B + replies,
+    reply_B=zero_B + queue.reply_PB.shape[1],
     step_B=zero_B,
     alive_B=zero_B > 0,
     token_B=zero_B,
@@ -182,20 +117,23 @@ def _empty_slots(replies: int, settings: Settings) -> Slots:
   )
 
 
-def _filled(state: State, queue: Queue) -> State:
+def _filled(state: State, queue: Queue, settings: Settings) -> State:
   """With the next replies of the queue in the slots that have none."""
-  slots, replies = state.slots, len(queue.reply_B)
+  slots, replies = state.slots, queue.reply_PB.shape[1]
   idle_B = ~slots.alive_B
-  place_B = state.waiting + jnp.cumsum(idle_B, dtype=jnp.int32) - 1
-  takes_B = idle_B & (place_B < queue.count)
-  next_B = queue.reply_B[jnp.minimum(place_B, replies - 1)]
+  before_PB = jnp.cumsum(slots_lib.apart(idle_B, settings), axis=1, dtype=jnp.int32) - 1
+  place_PB = state.waiting_P[:, None] + before_PB
+  takes_B = idle_B & (place_PB < queue.count_P[:, None]).reshape(-1)
+  place_PB = jnp.minimum(place_PB, replies - 1)
+  next_B = jnp.take_along_axis(queue.reply_PB, place_PB, axis=1).reshape(-1)
 
   def taken(new_B: Array, old_B: Array) -> Array:
     return jnp.where(takes_B, new_B, old_B)
 
   thought_B = slots.thought_B
   if thought_B is not None:
-    thought_B = taken(queue.thought_B[next_B], thought_B)
+    thought_B = taken(slots_lib.picked(queue.thought_B, next_B, settings), thought_B)
+  first_B = slots_lib.picked(state.written.token_BT[:, 0], next_B, settings)
   segment_BS = jnp.where(takes_B[:, None], 0, state.ring.segment_BS)
   return dataclasses.replace(
     state,
@@ -203,10 +141,11 @@ def _filled(state: State, queue: Queue) -> State:
       reply_B=jnp.where(idle_B & ~takes_B, replies, taken(next_B, slots.reply_B)),
       step_B=taken(jnp.ones_like(slots.step_B), slots.step_B),
       alive_B=slots.alive_B | takes_B,
-      token_B=taken(state.written.token_BT[next_B, 0], slots.token_B),
+      token_B=taken(first_B, slots.token_B),
       thought_B=thought_B,
     ),
-    waiting=state.waiting + takes_B.sum(dtype=jnp.int32),
+    waiting_P=state.waiting_P
+    + slots_lib.apart(takes_B, settings).sum(axis=1, dtype=jnp.int32),
     ring=dataclasses.replace(state.ring, segment_BS=segment_BS),
   )
 
@@ -221,119 +160,14 @@ def _decoded(
   settings: Settings,
 ) -> State:
   """Decodes until a slot could take another reply, or all have ended."""
-  own = _prompted(prompted, state.slots.reply_B, settings.copies)
+  own = slots_lib.own_prompts(prompted, state.slots.reply_B, settings)
 
   def goes_on(state: State) -> Array:
-    alive_B = state.slots.alive_B
-    wanted = (state.waiting < queue.count) & ~alive_B.all()
-    return alive_B.any() & ~wanted
+    alive_PB = slots_lib.apart(state.slots.alive_B, settings)
+    wanted_P = (state.waiting_P < queue.count_P) & ~alive_PB.all(axis=1)
+    return alive_PB.any() & ~wanted_P.any()
 
   def advance(state: State) -> State:
-    return _decoded_block(params, own, state, model, settings)
+    return slots_lib.decoded_block(params, own, state, model, settings)
 
   return lax.while_loop(goes_on, advance, state)
-
-
-def _prompted(prompted: Prompted, reply_B: Array, copies: int) -> Prompted:
-  """Of the slots' replies: each gathers its prompt's cache, once for many blocks."""
-  reply_B = jnp.minimum(reply_B, len(prompted.count_B) - 1)  # of an empty slot: any
-  prompt_B = reply_B // copies
-
-  def gathered(x_ZBKSh: Array) -> Array:
-    axes = (None, "batch", "kv_heads", None, None)[-x_ZBKSh.ndim :]
-    rows = x_ZBKSh.ndim - 4  # a layer's own cache begins with them
-    return layers.constrain(jnp.take(x_ZBKSh, prompt_B, axis=rows), *axes)
-
-  cache = dataclasses.replace(
-    prompted.cache,
-    k_ZBKSh=jax.tree.map(gathered, prompted.cache.k_ZBKSh),
-    v_ZBKSh=jax.tree.map(gathered, prompted.cache.v_ZBKSh),
-    segment_BS=prompted.cache.segment_BS[prompt_B],
-  )
-  return dataclasses.replace(
-    prompted,
-    cache=cache,
-    count_B=prompted.count_B[reply_B],
-    key_B=prompted.key_B[reply_B],
-  )
-
-
-def _decoded_block(
-  params: Params, own: Prompted, state: State, model: StepAudio, settings: Settings
-) -> State:
-  """Up to `BLOCK` tokens more in every living slot, brought home."""
-
-  def goes_on(block: Block) -> Array:
-    return block.slots.alive_B.any() & (block.cache.used < BLOCK)
-
-  def advance(block: Block) -> Block:
-    return _advanced(params, own, state.ring, block, model, settings)
-
-  start_B1 = state.slots.step_B[:, None]
-  block = lax.while_loop(goes_on, advance, _empty_block(state.slots, model, settings))
-  row_B, column_BT = state.slots.reply_B, start_B1 + jnp.arange(BLOCK)[None]
-
-  def home(x_BT: Array, new_BT: Array) -> Array:
-    return x_BT.at[row_B[:, None], column_BT].set(new_BT, mode="drop")
-
-  written = state.written
-  nobody = len(written.truncated_B)
-  cut_B = jnp.where(block.cut_B, row_B, nobody)
-  written = Written(
-    token_BT=home(written.token_BT, block.token_BT),
-    logprob_BT=home(written.logprob_BT, block.logprob_BT),
-    mask_BT=home(written.mask_BT, block.mask_BT),
-    truncated_B=written.truncated_B.at[cut_B].set(True, mode="drop"),
-  )
-  column = state.blocks * BLOCK % _columns(settings)
-  ring = appended(dataclasses.replace(state.ring, used=column), block.cache)
-  return dataclasses.replace(
-    state, written=written, slots=block.slots, blocks=state.blocks + 1, ring=ring
-  )
-
-
-def _empty_block(slots: Slots, model: StepAudio, settings: Settings) -> Block:
-  rows = len(slots.reply_B)
-  return Block(
-    slots=slots,
-    cache=empty_cache(model.size, rows, BLOCK, model.dtype, model.apart),
-    token_BT=jnp.full((rows, BLOCK), settings.pad_id, jnp.int32),
-    logprob_BT=jnp.zeros((rows, BLOCK), jnp.float32),
-    mask_BT=jnp.zeros((rows, BLOCK), bool),
-    cut_B=jnp.zeros((rows,), bool),
-  )
-
-
-def _advanced(
-  params: Params,
-  own: Prompted,
-  ring: Cache,
-  block: Block,
-  model: StepAudio,
-  settings: Settings,
-) -> Block:
-  """Reads the token that each slot drew last and draws the next."""
-  slots, place = block.slots, block.cache.used
-  x_B1D, cache = model.apply(
-    {"params": params},
-    slots.token_B[:, None],
-    (own.count_B + slots.step_B - 1)[:, None],
-    slots.alive_B[:, None].astype(jnp.int32),
-    block.cache,
-    (own.cache, ring),
-    method="extend",
-  )
-  thought = (slots.step_B, slots.thought_B)
-  new = program.drawn(params, own, x_B1D[:, 0], *thought, model, settings)
-  column = functools.partial(program.written, step=place, keep_B=slots.alive_B)
-  step_B = slots.step_B + slots.alive_B.astype(jnp.int32)
-  open_B = slots.alive_B & ~new.stopped_B
-  full_B = step_B == settings.max_new_tokens
-  return Block(
-    slots=Slots(slots.reply_B, step_B, open_B & ~full_B, new.token_B, new.thought_B),
-    cache=cache,
-    token_BT=column(block.token_BT, new.token_B, settings.pad_id),
-    logprob_BT=column(block.logprob_BT, new.logprob_B, 0.0),
-    mask_BT=column(block.mask_BT, new.drawn_B, False),
-    cut_B=block.cut_B | (open_B & full_B),
-  )
