@@ -21,6 +21,7 @@ _KEYS = (
   *("head_chunks", "attention", "offload"),
   *("init", "reference", "reward_model", "judge", "judge_key"),
   *("rewards.rubric.weight", "rewards.rubric.learned", "rewards.turns"),
+  *("rewards.overlong.buffer_tokens", "rewards.overlong.weight"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
   *("rollout.refill_rounds", "rollout.overlap", "rollout.max_age"),
