@@ -144,7 +144,7 @@ def test_packed_turns_have_the_same_numbers(acted):
   mesh = actor._mesh
   how = actor._sampling
   packed = Actor(
-    *(MODEL, TINY, actor._scorer, speaking, mesh, how, Packing(1, 224)),
+    *(MODEL, TINY, actor._scorer, speaking, mesh, how, Packing(1, 224, shared=True)),
     talks=actor._talks,
   )
   ours = packed.measured(speaking, None, found.drawn, 0).experience
