@@ -14,7 +14,7 @@ from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.rollout.scorer import Scorer, Scores
 from stepaudio_jax.text import messages
 from tests import dialogues
-from tests.dialogues import LENGTH, RULES, TINY, TURNS, talk, talks
+from tests.dialogues import LENGTH, RULES, SAMPLES, TINY, TURNS, talk, talks
 
 NAN = np.nan
 
@@ -115,8 +115,6 @@ def played(feed, said=SAID):
 
 
 def scored(feed, asked, texts, rewarded="each", rules=RULES):
-  # What was not asked has no sound, nor a rule of those with sound.
-  rules = {**rules, "text": {"think_format": 0.5}}
   counts_B = np.asarray([len(text.text) for text in texts])
   return talks(feed, rewarded).scores(Scorer(rules, {}, None), asked, texts, counts_B)
 
@@ -143,6 +141,18 @@ def test_each_sample_goes_on_from_its_own_answers(feed):
   assert shown(again, 0) == shown(again, 1) == HEAD + "<think>\n"
   for name in ("token_BT", "frames_BRUE", "audio_BT"):
     np.testing.assert_array_equal(getattr(again, name)[2:4], getattr(seen[0], name))
+
+
+def test_replies_come_by_dialogue_then_turn_then_sample(feed):
+  def replies(turn):
+    names = [f"{d}{turn}{g}" for d in range(2) for g in range(SAMPLES)]
+    return rollout([f"So.\n</think>\n{name}" for name in names])
+
+  asked = [feed.row(f"train-{k}#3") for k in range(2)]
+  whole = talks(feed).play(asked, replies(0), lambda batch, turn: replies(turn))
+  places = [f"{d}{t}{g}" for d in range(2) for t in range(TURNS) for g in range(2)]
+  said = [TINY.decode(t[:n]) for t, n in zip(whole.token_BT, whole.count_B)]  # noqa: B905
+  assert [text[-3:] for text in said] == places
 
 
 def test_a_history_with_thoughts_holds_those_that_closed(fed):
@@ -174,8 +184,10 @@ def test_a_prompt_that_outgrows_its_room_is_not_asked(feed, monkeypatch):
   assert whole.count_B.tolist()[4] == 0
   texts = [reply(sample[turn]) for turn in range(TURNS) for sample in said]
   texts[4] = Said("", "", None)
-  found = scored(feed, asked, texts)
-  assert np.isnan(found.objective_B).tolist() == [False] * 4 + [True, False]
+  # What was not asked has no sound: rules of texts would count, or none.
+  for text in ({}, {"accuracy": 0.5, "think_format": 0.5}):
+    found = scored(feed, asked, texts, rules={**RULES, "text": text})
+    assert np.isnan(found.objective_B).tolist() == [False] * 4 + [True, False]
   found = scored(feed, asked, texts, "last")
   assert np.isnan(found.objective_B).tolist() == [True, False] * 3
   told = Drawn(asked, whole, texts, found, np.zeros(6), TURNS)
