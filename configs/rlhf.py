@@ -55,4 +55,12 @@ def get_config(arg: str = "") -> ConfigDict:
     path = "runs/world/rubric-{split}.jsonl"
     c.data.options.rubric = {"set": "dialogue", "path": path}
   c.kl.beta = 0.02 if arg.size == "tiny" else 0.001
+  if arg.size not in ("tiny", "small"):  # for 128 chips of v5p: see experiments/fit
+    # The 16 replies to a prompt are one part of an update: four devices share a row.
+    c.mesh.context = 4
+    c.microbatches = 2
+    c.remat = "full"
+    c.data.share_prompts = False  # the TPU's attention kernel reads copies alone
+    c.heldout.prompts = 128  # batches that 32 groups of devices can share
+    c.heldout.batch_size = 64
   return c

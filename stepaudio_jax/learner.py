@@ -116,6 +116,25 @@ def policy_loss(c: ConfigDict, model: StepAudio, algorithm: ModuleType) -> Calla
   )
 
 
+def step_program(
+  c: ConfigDict,
+  model: StepAudio,
+  algorithm: ModuleType,
+  tx: optax.GradientTransformation,
+  like: TrainState,
+) -> Callable:
+  """(state, policy.Update) → (state, scalars): the program of one update.
+
+  Args:
+    like: a state that lies as the states are to lie; abstract arrays will do.
+  """
+  loss_fn = policy_loss(c, model, algorithm)
+  one = functools.partial(
+    steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
+  )
+  return steps.jitted(one, like)
+
+
 def updater(
   c: ConfigDict,
   model: StepAudio,
@@ -128,11 +147,7 @@ def updater(
   Args:
     like: a state that lies as the states are to lie.
   """
-  loss_fn = policy_loss(c, model, algorithm)
-  one = functools.partial(
-    steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=c.microbatches
-  )
-  step_fn = steps.jitted(one, like)
+  step_fn = step_program(c, model, algorithm, tx, like)
 
   def update(
     state: TrainState,

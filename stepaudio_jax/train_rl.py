@@ -12,7 +12,6 @@ import time
 from contextlib import closing
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -260,8 +259,10 @@ def judge(
     tokenizer=tokenizer,
     max_new_tokens=c.sampling.max_new_tokens,
     reply_buckets=c.sampling.reply_buckets,
-    dtype=jnp.dtype(c.dtype),
+    model=sharding.model(c, loaded.size, mesh),
     mesh=mesh,
+    packed=c.data.pack,
+    parts=c.minibatches * c.microbatches,
   )
 
 

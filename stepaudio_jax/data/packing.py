@@ -54,9 +54,8 @@ def packed(
       f"{length_BQ[b, q]} tokens, a row has {row_tokens}"
     )
   clips_B = (replies.prompts.frame_count_BR > 0).sum(axis=1)
-  plan_of = _shared_rows if shared else _copied_rows
   plans = [
-    plan_of(*share, row_tokens)
+    planned(*share, row_tokens, shared=shared)
     for share in zip(
       np.split(prompt_B, packs), np.split(replies.count_BQ, packs), strict=True
     )
@@ -74,6 +73,14 @@ def packed(
     for row, bundles in enumerate(plan):
       _lay(out, replies, pack, row, [(int(first) + b, qs) for b, qs in bundles])
   return out
+
+
+def planned(
+  prompt_B: np.ndarray, count_BQ: np.ndarray, row_tokens: int, *, shared: bool
+) -> list[list[Bundle]]:
+  """What each row of a pack holds, of prompts and replies of so many tokens."""
+  plan_of = _shared_rows if shared else _copied_rows
+  return plan_of(prompt_B, count_BQ, row_tokens)
 
 
 def _copied_rows(

@@ -9,12 +9,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stepaudio_jax import sharding
 from stepaudio_jax.core import tree
 from stepaudio_jax.core.types import Batch, PackedReplies, Params, Replies, TrainState
+from stepaudio_jax.data import packing
 from stepaudio_jax.data.collate import Limits
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
@@ -112,15 +114,28 @@ def packed(
   mesh: Mesh,
   *,
   shared: bool,
+  parts: int = 1,
+  row_tokens: int = 0,
 ) -> PackedReplies:
-  """The longest replies to full prompts, each a row of its own, in a pack a device.
+  """The longest replies to full prompts, in the rows that data/packing.py gives them.
 
   Args:
-    shared: whether the rows are those of shared prompts, see data/packing.py.
+    shared: whether the rows are those of shared prompts.
+    parts: packs of a device.
+    row_tokens: of a row; 0: one prompt with one reply.
   """
-  packs, by_rows = sharding.packs(mesh, 1), sharding.by_rows(mesh)
-  whole = dataclasses.replace(row, max_tokens=row.max_tokens + tokens)
-  shape = (packs, prompts // packs * copies)
+  packs, by_rows = sharding.packs(mesh, parts), sharding.by_rows(mesh)
+  row_tokens = row_tokens or row.max_tokens + tokens
+  own = prompts // packs
+  plan = packing.planned(
+    np.full(own, row.max_tokens),
+    np.full((own, copies), tokens),
+    row_tokens,
+    shared=shared,
+  )
+  clips = packing.rounded(row.max_clips * max(map(len, plan))) if row.max_clips else 0
+  whole = dataclasses.replace(row, max_tokens=row_tokens, max_clips=clips)
+  shape = (packs, packing.rounded(len(plan)))
   rows = batch(1, whole, encoder_width, mesh)
   spread = jax.tree.map(
     lambda leaf: at(by_rows, (*shape, *leaf.shape[1:]), leaf.dtype), rows
@@ -149,8 +164,19 @@ def by_shape(shapes: Any, mesh: Mesh) -> Any:
 
 
 def bytes_on_chip(tree_: Any) -> int:
-  """Of abstract arrays, the part that lies on one device."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree_)
-  )
+  """Of abstract arrays, the part that lies in one device's own memory."""
+  return sum(_shard(leaf) for leaf in jax.tree.leaves(tree_) if not _far(leaf))
+
+
+def bytes_on_host(tree_: Any) -> int:
+  """The part that waits for one device in the memory of its host."""
+  return sum(_shard(leaf) for leaf in jax.tree.leaves(tree_) if _far(leaf))
+
+
+def _shard(leaf: Any) -> int:
+  shape = leaf.sharding.shard_shape(leaf.shape)
+  return math.prod(shape) * leaf.dtype.itemsize
+
+
+def _far(leaf: Any) -> bool:
+  return leaf.sharding.memory_kind == "pinned_host"

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from stepaudio_jax import logs, meshes, sharding
 from stepaudio_jax.core import recipe
-from stepaudio_jax.fit import calibration, programs, report, rows
+from stepaudio_jax.fit import calibration, programs, report, residency, rows
 from stepaudio_jax.fit.programs import PROGRAMS, Job
 from stepaudio_jax.models import layers, sizes
 from stepaudio_jax.pricing import topology
@@ -47,7 +47,12 @@ def run(
     logs.say(f"compiling {program.name} for {where.name}")
     found.append(rows.row(program, where, job.size.name) | {"recipe": recipe_})
   title = f"{job.size.name} {job.c.stage} {where.name}"
-  _finish(title, found, out, [settings_note(recipe_)])
+  notes = [settings_note(recipe_)]
+  if "algorithm" in job.c:
+    title = f"{job.size.name} {job.c.stage} {job.c.algorithm.name} {where.name}"
+    found = residency.added(job, found)
+    notes.append(residency.note(found))
+  _finish(title, found, out, notes)
   return found
 
 
@@ -80,6 +85,9 @@ def settings(job: Job) -> dict[str, Any]:
   found = {key: c[key] for key in keys} | {"offload": list(c.offload)}
   if "max_tokens" in c.data:  # of text: what hears alone has none
     found["max_tokens"] = c.data.max_tokens
+  if "algorithm" in c:
+    found |= {"algorithm": c.algorithm.name, "minibatches": c.minibatches}
+    found["share_prompts"] = c.data.share_prompts
   replies = ("prompts", "copies", "new_tokens")
   return found | {key: getattr(job, key) for key in replies}
 

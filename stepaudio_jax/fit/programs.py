@@ -1,7 +1,5 @@
 """The programs of a recipe: the functions that training and sampling run, no others."""
 
-import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -12,66 +10,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from stepaudio_jax import optim, policy, sharding, steps
+from stepaudio_jax import learner, optim, policy, sharding, steps
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import features, loader
 from stepaudio_jax.evals.parts import hearing
-from stepaudio_jax.fit import abstract, work
+from stepaudio_jax.fit import abstract, gradients, work
+from stepaudio_jax.fit.job import Job, Program
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.sampling import program
 from stepaudio_jax.sampling.draws import Settings
-
-_SPEAKING = ("adaptor", "decoder")
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """One compiled program.
-
-  Attributes:
-    function, arguments: a jitted function, and what it is called with, abstract.
-    flops: of the model alone, on the whole mesh.
-    tokens: that a run reads or draws, on the whole mesh.
-    runs: steps in one run that a reader would count, such as the tokens of a block.
-    streamed: bytes that each chip must read from HBM in a step; None where products
-      dominate.
-    split: whether it is traced under the axis rules, as all but the encoder are.
-  """
-
-  name: str
-  mesh: Mesh
-  function: Callable
-  arguments: tuple[Any, ...]
-  flops: float
-  tokens: int
-  runs: int = 1
-  streamed: int | None = None
-  split: bool = True
-
-  def lowered(self) -> jax.stages.Lowered:
-    with abstract.over(self.mesh) if self.split else contextlib.nullcontext():
-      return self.function.lower(*self.arguments)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """What is asked of a recipe's programs.
-
-  Attributes:
-    c: the recipe.
-    mesh: of training.
-    sampling_mesh: of prefill and decoding, where weights are best split by heads alone.
-    prompts, copies, new_tokens: replies to each of so many prompts.
-  """
-
-  c: ConfigDict
-  size: Size
-  mesh: Mesh
-  sampling_mesh: Mesh
-  prompts: int
-  copies: int
-  new_tokens: int
 
 
 def encoder_features(job: Job) -> Program:
@@ -175,26 +123,20 @@ def decode_step(job: Job) -> Program:
 
 
 def log_probs(job: Job) -> Program:
-  """Of replies, under a policy or its reference, on the mesh of training.
-
-  They are packed where the recipe packs replies.
-  """
+  """Of replies, on the mesh of training: what compares a model with another."""
   c, size, mesh = job.c, job.size, job.mesh
+  if _draws(c):
+    names = ", ".join(map(repr, gradients.PROGRAMS))
+    raise ValueError(f"a recipe of {c.stage!r} has log-probs of its own: {names}")
   limits, width = loader.limits(c.data), size.encoder_width
   count = job.prompts * job.copies
   sharding.rows(job.prompts, 1, mesh)
-  if _draws(c) and c.data.pack:
-    asked = (job.prompts, job.copies, job.new_tokens)
-    replies = abstract.packed(limits, *asked, width, mesh, shared=c.data.share_prompts)
-    read = count  # a prompt for each reply
-  else:
-    prompts = abstract.batch(job.prompts, limits, width, mesh)
-    replies = abstract.replies(prompts, job.copies, job.new_tokens, mesh)
-    read = job.prompts
+  prompts = abstract.batch(job.prompts, limits, width, mesh)
+  replies = abstract.replies(prompts, job.copies, job.new_tokens, mesh)
   function = functools.partial(
     policy.logprobs, model=sharding.model(c, size, mesh), temperature=1.0
   )
-  params = abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c)))
+  params = abstract.params(size, mesh, dict.fromkeys(learner.SPEAKING, _dtype(c)))
   return Program(
     "log-probs",
     mesh,
@@ -202,7 +144,7 @@ def log_probs(job: Job) -> Program:
     (params, replies),
     flops=work.decoded(size, job.prompts, limits.max_tokens, scored=0)
     + work.continued(size, count, limits.max_tokens, job.new_tokens),
-    tokens=read * limits.max_tokens + count * job.new_tokens,
+    tokens=job.prompts * limits.max_tokens + count * job.new_tokens,
   )
 
 
@@ -212,6 +154,7 @@ PROGRAMS: Mapping[str, Callable[[Job], Program]] = {
   "prefill": prefill,
   "decode step": decode_step,
   "log-probs": log_probs,
+  **gradients.PROGRAMS,
 }
 
 
@@ -226,7 +169,7 @@ def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
   rows, everywhere = sharding.by_rows(mesh), sharding.replicated(mesh)
   key = jax.eval_shape(lambda: jax.random.key(0))
   return function, (
-    abstract.params(size, mesh, dict.fromkeys(_SPEAKING, _dtype(c))),
+    abstract.params(size, mesh, dict.fromkeys(learner.SPEAKING, _dtype(c))),
     abstract.batch(job.prompts, loader.limits(c.data), size.encoder_width, mesh),
     program.Asked(
       rng=abstract.at(everywhere, key.shape, key.dtype),
@@ -237,8 +180,10 @@ def _prefill(job: Job) -> tuple[functools.partial, tuple[Params, ...]]:
 
 
 def asked(c: ConfigDict) -> list[str]:
-  """Those of `PROGRAMS` that the recipe's kind has."""
-  return [name for name in PROGRAMS if name != "supervised step" or not _draws(c)]
+  """Those of `PROGRAMS` that the recipe has, in the order of a step."""
+  if _draws(c):
+    return ["encoder features", "prefill", "decode step", *gradients.asked(c)]
+  return [name for name in PROGRAMS if name not in gradients.PROGRAMS]
 
 
 def _draws(c: ConfigDict) -> bool:

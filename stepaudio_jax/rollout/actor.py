@@ -102,7 +102,7 @@ class Actor:
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
     self._measured = jax.jit(functools.partial(policy.measured, **known))
-    self._logprobs = jax.jit(_from_host(reference, known))
+    self._logprobs = jax.jit(from_host(reference, known))
     self._values = jax.jit(functools.partial(policy.values, model=model))
 
   def play(
@@ -298,8 +298,12 @@ class Actor:
     )
 
 
-def _from_host(reference: Params, known: Mapping[str, Any]) -> Callable:
-  """policy.logprobs of a reference that may wait in the host's memory."""
+def from_host(reference: Params, known: Mapping[str, Any]) -> Callable:
+  """policy.logprobs of a reference that may wait in the host's memory.
+
+  Args:
+    reference: lies as the program's argument will; abstract arrays will do.
+  """
   lies = sharding.places(reference)
 
   def logprobs(params: Params, replies: Replies | PackedReplies) -> Array:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ import numpy as np
 
 from stepaudio_jax import scoring, sharding
 from stepaudio_jax.core import processes, tree
-from stepaudio_jax.core.types import Batch, Params
-from stepaudio_jax.data import buckets
+from stepaudio_jax.core.types import Batch, Params, Replies
+from stepaudio_jax.data import buckets, packing
 from stepaudio_jax.data import replies as replies_lib
+from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rollout.said import Said
@@ -21,6 +23,7 @@ from stepaudio_jax.text import chat
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 _SLACK = 8  # a reply's text may be spelt by more tokens than were sampled
+_WHOLE = 4096  # attention's kernels want rows that many devices can share
 
 
 class LearnedJudge:
@@ -34,6 +37,12 @@ class LearnedJudge:
     tokenizer: of the policy.
     max_new_tokens: of a sampled reply.
     reply_buckets: fewer, where no process has a longer reply.
+    model: of the reward model's size.
+    mesh: over which its parameters are split as a policy's are.
+    packed: replies go into rows without padding between them, each behind a copy of
+      its prompt.
+    parts: in which the replies are read one after another, where their prompts can be
+      shared out so.
 
   Raises:
     ValueError: another encoder or tokenizer than the policy's.
@@ -47,26 +56,25 @@ class LearnedJudge:
     tokenizer: Tokenizer,
     max_new_tokens: int,
     reply_buckets: Sequence[int] = (),
-    dtype: Any,
+    model: StepAudio,
     mesh: jax.sharding.Mesh,
+    packed: bool = False,
+    parts: int = 1,
   ):
     _check(loaded, encoder, tokenizer)
     self.dimensions = tuple(loaded.dimensions)
     self._tokenizer, self._mesh = tokenizer, mesh
+    self._packed, self._parts = packed, parts
     self._opening = opening_tokens(tokenizer)
     room = (*reply_buckets, max_new_tokens)
-    self._rooms = [tokens + self._opening + _SLACK for tokens in room]
-    params = {name: loaded.params[name] for name in loaded.params if name != "encoder"}
-    everywhere = sharding.replicated(mesh)
-    self._params = jax.tree.map(lambda x: sharding.placed(x, everywhere), params)
-    self._rewards = jax.jit(
-      functools.partial(
-        scoring.rewards,
-        StepAudio(loaded.size, dtype=dtype),
-        RewardHeads(len(self.dimensions)),
-        on_thought=tuple(loaded.on_thought),
-      )
+    self._rooms = [reply_room(tokens, self._opening) for tokens in room]
+    axes = step_audio.axis_names(loaded.size)
+    place = sharding.placer(mesh, axes, held(model))
+    params = {name: loaded.params[name] for name in held(model)}
+    self._params = jax.tree_util.tree_map_with_path(
+      lambda path, x: place(tree.path_text(path), x), params
     )
+    self._rewards = program(model, tuple(loaded.on_thought))
 
   def __call__(self, prompts: Batch, texts: Sequence[Said]) -> dict[str, np.ndarray]:
     """{dimension: float32 [B]} of replies, those to a prompt behind each other."""
@@ -80,9 +88,33 @@ class LearnedJudge:
       max_reply_tokens=self._room(views),
       pad_id=self._tokenizer.special.pad,
     )
-    reward_BIC = self._rewards(self._params, sharding.put(replies, self._mesh))
-    reward_BC = sharding.own(reward_BIC, self._mesh).reshape(len(texts), -1)
+    reward_BC = self._read(replies).reshape(len(texts), -1)
     return dict(zip(self.dimensions, reward_BC.T, strict=True))
+
+  def _read(self, replies: Replies) -> np.ndarray:
+    """reward_BIC of this process's prompts."""
+    rows, devices = len(replies.count_BQ), sharding.packs(self._mesh, 1)
+    # Prompts that devices cannot share evenly are refused by what puts them there.
+    parts = math.gcd(self._parts, max(rows // devices, 1))
+    laid = replies
+    if self._packed:
+      row_tokens = packed_row(replies.prompts.token_BT.shape[1], self._rooms[-1])
+      laid = packing.packed(
+        replies,
+        devices * parts,
+        row_tokens,
+        self._tokenizer.special.pad,
+        agreed=processes.largest,
+      )
+    found = []
+    for first in range(parts):
+      some = jax.tree.map(lambda x, a=first: x[a::parts], laid)
+      reward_BIC = self._rewards(self._params, sharding.put(some, self._mesh))
+      found.append(sharding.own(reward_BIC, self._mesh))
+    # Parts take turns with packs, or with prompts.
+    each = rows // (devices * parts) if self._packed else 1
+    cut = [x.reshape(-1, each, *x.shape[1:]) for x in found]
+    return np.stack(cut, axis=1).reshape(rows, *found[0].shape[1:])
 
   def _views(self, text: Said) -> replies_lib.Views | None:
     if text.answer is None:
@@ -95,6 +127,30 @@ class LearnedJudge:
       return self._rooms[0]
     longest = max((each.tokens for each in views if each), default=0)
     return buckets.smallest(self._rooms, processes.largest(longest), self._rooms[-1])
+
+
+def program(model: StepAudio, on_thought: Sequence[bool]) -> Callable:
+  """(parameters, replies) → reward_BIC: scoring.rewards of a model with its heads."""
+  heads = RewardHeads(len(on_thought))
+  return jax.jit(
+    functools.partial(scoring.rewards, model, heads, on_thought=on_thought)
+  )
+
+
+def held(model: StepAudio) -> dict[str, Any]:
+  """Types of a reward model's parts: its heads read in float32 whatever the model."""
+  return {"adaptor": model.dtype, "decoder": model.dtype, "rewards": jnp.float32}
+
+
+def reply_room(tokens: int, opening: int) -> int:
+  """Tokens that a sampled reply of so many may have as a turn."""
+  return tokens + opening + _SLACK
+
+
+def packed_row(prompt_tokens: int, room: int) -> int:
+  """Tokens of a packed row; it holds the longest prompt with one reply."""
+  row = prompt_tokens + room
+  return row + -row % (_WHOLE if row > _WHOLE else 1)
 
 
 def opening_tokens(tokenizer: Tokenizer) -> int:

@@ -7,8 +7,9 @@ import types
 
 import pytest
 
+from stepaudio_jax.core import entry
 from stepaudio_jax.fit import __main__ as fit
-from stepaudio_jax.fit import command, report
+from stepaudio_jax.fit import command, programs, report
 from stepaudio_jax.pricing import memory, topology
 from tests.fit import slices
 
@@ -233,7 +234,8 @@ def test_a_tiny_recipe_for_a_real_slice(tmp_path):
   assert run.returncode == 0, run.stderr
   (file,) = tmp_path.glob("*.json")
   rows = json.loads(file.read_text())
-  assert [row["program"] for row in rows] == [*fit.PROGRAMS]
+  c = entry.recipe_of("configs/sft.py")
+  assert [row["program"] for row in rows] == programs.asked(c)
   for row in rows:
     times = [row[f"seconds_{name}"] for name in ("floor", "expected", "pessimistic")]
     assert 0 < times[0] <= times[1] <= times[2], row["program"]

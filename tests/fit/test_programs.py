@@ -100,18 +100,22 @@ def test_bytes_that_a_decode_step_must_read():
   assert program.streamed == 4 * (weights + keys + segments)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+SUPERVISED = ("encoder features", "supervised step", "prefill", "decode step")
+SUPERVISED += ("log-probs",)
+
+
+@pytest.mark.parametrize("name", SUPERVISED)
 def test_the_32b_programs_trace(name):
   """Shapes and shardings fit together; nothing is compiled."""
   job = slices.job("configs/sft.py:size=step_audio_r1", attention="plain")
+  assert programs.asked(job.c) == [*SUPERVISED]
   PROGRAMS[name](job).lowered()
 
 
-@pytest.mark.parametrize("name", ["prefill", "decode step", "log-probs"])
+@pytest.mark.parametrize("name", ["prefill", "decode step", "reference log-probs"])
 def test_the_32b_programs_of_a_policy_gradient_trace(name):
   recipe = "configs/rlvr.py:size=step_audio_r1"
   job = slices.job(recipe, attention="plain", sampling_mesh__tensor="1")
-  assert programs.asked(job.c) == [n for n in PROGRAMS if n != "supervised step"]
   assert (job.copies, job.new_tokens) == (16, 10240)
   PROGRAMS[name](job).lowered()
 
@@ -135,7 +139,9 @@ def test_sampling_has_the_devices_of_training_in_their_order(
   rows, chips = len(where.devices) // tensor, len(where.devices)
   lengths = {"data": rows, "fsdp": 1, "tensor": tensor, "context": 1}
   assert dict(job.sampling_mesh.shape) == lengths
-  assert dict(job.mesh.shape) == lengths | {"data": 1, "fsdp": chips, "tensor": 1}
+  of_a_row = 4 if recipe == "rlhf" else 1
+  split = {"data": 1, "fsdp": chips // of_a_row, "tensor": 1, "context": of_a_row}
+  assert dict(job.mesh.shape) == split
   assert [*job.sampling_mesh.devices.flat] == [*job.mesh.devices.flat]
 
 
@@ -177,7 +183,7 @@ def test_prompts_that_the_devices_of_training_cannot_share():
   where = slices.described("v5p:4x4x8")
   c = entry.recipe_of("configs/rlvr.py:size=step_audio_r1")
   with pytest.raises(ValueError, match="64 is not a multiple of 1 microbatches × 128"):
-    PROGRAMS["log-probs"](command.job_of(c, where))
+    PROGRAMS["reference log-probs"](command.job_of(c, where))
 
 
 def test_bytes_on_a_chip():
