@@ -17,6 +17,12 @@ of the prompts from a file of their own. Who reads rubrics, and what that weighs
   --config.judge=https://HOST/v1#MODEL --config.rewards.rubric.weight=2.0
 A judge that cannot be read masks the reply; `rewards.rubric.learned` is a factor of the
 learned dimensions' weights on these prompts.
+
+Sizes for pods are laid out for 128 chips of v5p (experiments/fit has the memory of
+every program): four chips share a row, an update takes a prompt's 16 replies at a time,
+and the moments of PPO's two optimisers wait on the host. On N chips
+`--config.microbatches` is 64 · 4 / N; where that is no whole number, change
+`prompts_per_step`.
 """
 
 from ml_collections import ConfigDict
@@ -60,6 +66,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.mesh.context = 4
     c.microbatches = 2
     c.remat = "full"
+    if "critic_optim" in c:
+      c.offload = ("optimiser",)  # moments of two models, and activations of both
     c.data.share_prompts = False  # the TPU's attention kernel reads copies alone
     c.heldout.prompts = 128  # batches that 32 groups of devices can share
     c.heldout.batch_size = 64

@@ -1,8 +1,9 @@
 """What shares the HBM of a chip with each program of a policy-gradient step.
 
 The loop of train_rl holds its state, the reference and the reward model from the first
-step to the last; the sampler's copy of the policy and its caches are there while
-replies are drawn. A program's peak counts its own arguments, and nothing else of these.
+step to the last, and with rollout.overlap a copy of the policy that speaks; the
+sampler's own copy and its caches are there while replies are drawn. A program's peak
+counts its arguments, and nothing else of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +39,15 @@ def parts(job: Job) -> dict[str, Any]:
   moments = [*tree.named_leaves(begun.opt_state)]
   critic = [leaf for path, leaf in moments if "critic" in path.split("/")]
   policy = [leaf for path, leaf in moments if "critic" not in path.split("/")]
-  params, prompted, drawing = programs.decode_step(job).arguments
   learned = gradients.reward_model(job) if job.c.rewards.learned else {}
   held = (speaking, policy, begun.params.get("critic", {}), critic, begun.frozen)
   found = dict(zip(_STATE, held, strict=True))
   found |= {"reference": gradients.reference(job), "reward model": learned}
-  caches = (prompted.cache, drawing.cache)
-  found |= dict(zip(_DRAWN, (params, caches), strict=True))
+  found["policy that speaks"] = speaking if job.c.rollout.overlap else {}
+  if not job.c.sampling.slots:  # with slots no decode step is priced
+    params, prompted, drawing = programs.decode_step(job).arguments
+    caches = (prompted.cache, drawing.cache)
+    found |= dict(zip(_DRAWN, (params, caches), strict=True))
   return {name: part for name, part in found.items() if jax.tree.leaves(part)}
 
 
