@@ -9,6 +9,8 @@ import pathlib
 import signal
 import time
 
+import pytest
+
 from stepaudio_jax import logs, workdirs
 from stepaudio_jax.core import tree
 from tests import kill
@@ -68,6 +70,7 @@ def test_killed_in_every_phase_and_run_again_is_bit_identical(smoke_run):
   assert (killed / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_three_kills_while_it_samples_writes_and_renames(tmp_path):
   hits = kill.kills(3, tmp_path)
   assert hits == {"sample": 1, "update": 0, "write": 1, "rename": 1}

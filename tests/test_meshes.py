@@ -32,7 +32,9 @@ def check(found: list[dict[str, Any]]) -> None:
     assert row["params"][0] <= 1e-5, row
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward_model", "ppo"])
+@pytest.mark.parametrize(
+  "stage", ["sft", pytest.param("reward_model", marks=pytest.mark.slow), "ppo"]
+)
 def test_parameters_split_over_a_mesh_change_nothing(stage):
   """Micro-batches and packing neither, on the second mesh."""
   found = rows(stage)

@@ -74,7 +74,7 @@ def run(devices: int, microbatches: int) -> dict[str, Any]:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize("microbatches", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_four_devices_do_what_one_does(microbatches):
   one, four = run(1, 1), run(4, microbatches)
   assert (one["devices"], four["devices"], four["batch on"]) == (1, 4, 4)

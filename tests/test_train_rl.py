@@ -39,6 +39,8 @@ def wired(c, world, steps=3):
   c.data.max_tokens = 64
   c.sampling.max_new_tokens = 8
   c.prompts_per_step = 2
+  # The exam has the shapes of training, and so its programs.
+  c.heldout.samples, c.heldout.batch_size = c.sampling.samples, c.prompts_per_step
   c.total_steps = steps
   return c
 
@@ -137,6 +139,7 @@ def test_what_waits_in_the_hosts_memory_changes_nothing(
   assert rows(tmp_path / "run") == rows(finished)
 
 
+@pytest.mark.slow
 def test_a_start_that_goes_on_training_does_not_move_the_reference(
   world, finished, tmp_path
 ):

@@ -256,6 +256,7 @@ def by_chance(monkeypatch):
     monkeypatch.setattr(rule, "score", score)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_every_turn_was_worth(world, tmp_path, by_chance):
   folder = train_rl.run(recipe(world, total_steps=1), tmp_path / "run")
   (row,) = rows_of(folder, "metrics")
