@@ -19,10 +19,10 @@ A judge that cannot be read masks the reply; `rewards.rubric.learned` is a facto
 learned dimensions' weights on these prompts.
 
 Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells the memory of
-the update): four chips share a row, an update takes a prompt's 16 replies at a time. PPO's
-update does not fit there, though the moments of its two optimisers wait on the host. On
-N chips `--config.microbatches` is 64 · 4 / N; where that is no whole number, change
-`prompts_per_step`.
+the update): four chips share a row, an update takes a prompt's 16 replies at a time.
+PPO's update does not fit there, though the moments of its two optimisers wait on the
+host. On N chips `--config.microbatches` is 64 · 4 / N; where that is no whole number,
+change `prompts_per_step`.
 """
 
 from ml_collections import ConfigDict
