@@ -272,7 +272,7 @@ def test_heldout_prompts_are_asked_at_the_start_and_at_the_end(finished):
   assert sorted({row["step"] for row in found}) == [0, 3]
   assert len({row["dialogue_id"] for row in found}) == 4
   seeds = collections.Counter(row["sample"] for row in found)
-  assert seeds == dict.fromkeys(range(3), 2 * 4)  # heldout.samples, both exams
+  assert seeds == dict.fromkeys(range(4), 2 * 4)  # heldout.samples, both exams
   result = json.loads((finished / "heldout.json").read_text())
   assert result["steps"] == [0, 3]
   assert result["prompts"] == 4

@@ -65,7 +65,7 @@ def acted(world, params, feed):
     encoder=params["encoder"],
     tokenizer=TINY,
     max_new_tokens=LENGTH,
-    dtype=jnp.float32,
+    model=MODEL,
     mesh=mesh,
   )
   scorer = Scorer(RULES, {"correctness": 1.0, "naturalness": 0.0}, reader)
