@@ -141,8 +141,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   saved, beta = checkpoint.Checkpoints(workdir, **c.checkpoint), c.kl.beta
   if saved.begun(c.total_steps):
     state, position = saved.restore(state)
-    beta = position.get("kl_beta", beta)  # earlier versions kept none
     batches.set_state(position["data"])
+    beta = position["kl_beta"]
     waiting.load(collector, workdir, position["waiting"])
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
   start = int(state.step) // (c.epochs * c.minibatches)
@@ -184,8 +184,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        told = dataclasses.replace(found.played, experience=learned)
-        told = actor.whole(told, found.asked)
+        told = dataclasses.replace(played, experience=actor.everyones(learned))
         samples.write(summary.rows(step, told, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))

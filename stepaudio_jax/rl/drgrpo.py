@@ -40,11 +40,4 @@ def token_loss(
   now_BT: Array, experience: Experience, **hyper: Any
 ) -> tuple[Array, dict[str, Array]]:
   """loss_BT and what to log of each token, see parts/clip.py."""
-  hp = settled(DEFAULTS, hyper)
-  return clip.clipped_loss(
-    now_BT,
-    experience,
-    clip_low=hp.clip_low,
-    clip_high=hp.clip_high,
-    dual_clip=hp.dual_clip,
-  )
+  return clip.by_token(now_BT, experience, settled(DEFAULTS, hyper))

@@ -233,14 +233,18 @@ class Actor:
     """
     if jax.process_count() == 1:
       return played
-    seen = sharding.own((played.experience, played.entropy_BT), self._mesh)
-    experience, entropy_BT = processes.gathered(seen)
     return dataclasses.replace(
       played,
       drawn=drawn_lib.everyones(played.drawn, asked, self.tokenizer),
-      experience=experience,
-      entropy_BT=entropy_BT,
+      experience=self.everyones(played.experience),
+      entropy_BT=self.everyones(played.entropy_BT),
     )
+
+  def everyones(self, rows: Any) -> Any:
+    """The devices' rows as host arrays of all processes, each of which must ask."""
+    if jax.process_count() == 1:
+      return rows
+    return processes.gathered(sharding.own(rows, self._mesh))
 
   def _width(self, rollout: Rollout) -> int:
     """Columns for the longest reply of all processes: one of the declared buckets."""

@@ -1,6 +1,8 @@
 """The clipped objective of PPO (arXiv 1707.06347, eq. 7) with the dual clip of
 Ye et al. (arXiv 1912.09729, eq. 5)."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 
@@ -50,6 +52,19 @@ def clipped_loss(
   if dual_clip:
     extras["clip_dual"] = dual_BT.astype(jnp.float32)
   return -used_BT * advantage_BT, extras
+
+
+def by_token(
+  now_BT: Array, experience: Experience, hp: SimpleNamespace
+) -> tuple[Array, dict[str, Array]]:
+  """`clipped_loss` with the three bounds of an algorithm's hyper-parameters."""
+  return clipped_loss(
+    now_BT,
+    experience,
+    clip_low=hp.clip_low,
+    clip_high=hp.clip_high,
+    dual_clip=hp.dual_clip,
+  )
 
 
 def ratios(
