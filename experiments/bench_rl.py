@@ -31,7 +31,15 @@ from experiments import bench_rl_ours as ours
 from experiments import bench_rl_peers as peers
 
 _LAYOUTS = {"ours": False, "ours_shared": True}
-_LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# Memory of a step stays with the process: large pages, none mapped anew for each array.
+# Without it a third of an update went into pages that the kernel had to clear.
+_MEMORY = {
+  "hugetlb": 1,
+  "mmap_max": 0,
+  "trim_threshold": 1 << 35,
+  "top_pad": 1 << 28,
+  "arena_max": 1,
+}
 Part = Callable[[], dict[str, Any]]
 
 
@@ -164,9 +172,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   args = arguments()
   if "GLIBC_TUNABLES" not in os.environ:
-    # Read when a process starts: large pages for all that is measured, ours and peers.
+    # Read when a process starts; for all that is measured, ours and peers.
     command = [sys.executable, "-m", "experiments.bench_rl", *sys.argv[1:]]
-    os.execve(sys.executable, command, os.environ | _LARGE_PAGES)
+    told = ":".join(f"glibc.malloc.{name}={value}" for name, value in _MEMORY.items())
+    os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": told})
   print(json.dumps(summary(args, measured(args))))
 
 
