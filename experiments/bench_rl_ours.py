@@ -47,7 +47,7 @@ _ADAMW = {
   "weight_decay": 0.0,
   "clip_norm": 1.0,
 }
-PHASES = ("prefill", "decode", "reward", "old", "reference", "update")
+PHASES = ("prefill", "decode", "reward", "reference", "update")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,6 @@ class Ours:
     self.state = steps.initial_state(params, trained, tx, jax.random.key(1))
     self.reference = jax.tree.map(jnp.copy, {part: params[part] for part in trained})
     known = {"model": model, "temperature": TEMPERATURE}
-    self.measured = jax.jit(functools.partial(policy.measured, **known))
     self.logprobs = jax.jit(functools.partial(policy.logprobs, **known))
     loss_fn = policy.policy_loss(
       model,
@@ -98,6 +97,7 @@ class Ours:
       estimator="k3",
       aggregation="token_mean",
       temperature=TEMPERATURE,
+      first=True,
     )
     one = functools.partial(steps.train_step, loss_fn=loss_fn, tx=tx, microbatches=1)
     self.update = steps.jitted(one, self.state)
@@ -144,11 +144,9 @@ class Ours:
     replies = self.laid(rollout)
     reward_BC = rewards(np.asarray(rollout.token_BT))
     clock.stop("reward")
-    now = jax.block_until_ready(self.measured(self.speaking(), replies))
-    clock.stop("old")
     told = jax.block_until_ready(self.logprobs(self.reference, replies))
     clock.stop("reference")
-    seen = experience(rollout, now.logprob_BQT, told, reward_BC)
+    seen = experience(rollout, told, reward_BC)
     whole = policy.grouped(replies, self.advised(seen), BETA)
     self.state, scalars = self.update(self.state, whole)
     jax.block_until_ready(scalars)
@@ -157,9 +155,6 @@ class Ours:
     if drawn != self.job.drawn:
       raise RuntimeError(f"{drawn} tokens were drawn, the job has {self.job.drawn}")
     return clock.seconds | {"step": sum(clock.seconds.values())}
-
-  def speaking(self) -> Any:
-    return {part: self.state.params[part] for part in self.reference}
 
   def prefill_s(self) -> float:
     """Seconds of the prefill alone, a part of what `step` calls decode."""
@@ -208,15 +203,13 @@ def rewards(token_BT: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def experience(
-  rollout: Rollout, old_BQT: Array, reference_BQT: Array, reward_BC: Array
-) -> Experience:
+def experience(rollout: Rollout, reference_BQT: Array, reward_BC: Array) -> Experience:
   shape = rollout.mask_BT.shape
   zero_BT = jnp.zeros(shape, jnp.float32)
   return Experience(
     mask_BT=rollout.mask_BT,
     sampler_BT=rollout.logprob_BT,
-    old_BT=old_BQT.reshape(shape),
+    old_BT=zero_BT,  # one update follows, which knows
     reference_BT=reference_BQT.reshape(shape),
     reward_BC=reward_BC,
     weight_BC=jnp.ones_like(reward_BC),
@@ -237,7 +230,6 @@ def flops(job: Job, shared: bool, size: Size = SIZE) -> dict[str, float]:
   return {
     "prefill": work.decoded(size, first, job.prompt_tokens, scored=first),
     "decode": rows * (new - 1) * work.drawn(size, context),
-    "old": forward,
     "reference": forward,
     "update": 3 * forward,
   }

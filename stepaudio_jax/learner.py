@@ -30,10 +30,10 @@ from stepaudio_jax.rollout.keys import hyper
 SPEAKING = ("adaptor", "decoder")
 OFFLOADS = ("optimiser", "reference")
 
-# (state, replies, experience, step, ids, β) → (state, values)
+# (state, replies, experience, step, ids, β) → (state, values, what was measured)
 Update = Callable[
   [TrainState, Replies | PackedReplies, Experience, int, Sequence[str], float],
-  tuple[TrainState, dict[str, float]],
+  tuple[TrainState, dict[str, float], policy.Measured | None],
 ]
 
 
@@ -102,6 +102,16 @@ def following(c: ConfigDict, beta: float, found: float) -> float:
   )
 
 
+def update_measures(c: ConfigDict) -> bool:
+  """Whether the update itself tells what the policy says of its replies.
+
+  A pass of its own is saved where the only update of a rollout starts from the policy
+  that gave it, and nothing asks before the loss does.
+  """
+  once = c.epochs * c.minibatches == 1
+  return once and not c.rollout.overlap and c.kl.where == "loss"
+
+
 def policy_loss(c: ConfigDict, model: StepAudio, algorithm: ModuleType) -> Callable:
   """policy.policy_loss of a recipe; a constant divisor is its longest reply."""
   return policy.policy_loss(
@@ -113,6 +123,7 @@ def policy_loss(c: ConfigDict, model: StepAudio, algorithm: ModuleType) -> Calla
     temperature=c.sampling.temperature,
     constant=c.sampling.max_new_tokens if c.aggregation == "constant" else None,
     correction=Correction(**c.correction),
+    first=update_measures(c),
   )
 
 
@@ -123,7 +134,7 @@ def step_program(
   tx: optax.GradientTransformation,
   like: TrainState,
 ) -> Callable:
-  """(state, policy.Update) → (state, scalars): the program of one update.
+  """(state, policy.Update) → (state, metrics): the program of one update.
 
   Args:
     like: a state that lies as the states are to lie; abstract arrays will do.
@@ -156,15 +167,17 @@ def updater(
     step: int,
     ids: Sequence[str],
     beta: float,
-  ) -> tuple[TrainState, dict[str, float]]:
+  ) -> tuple[TrainState, dict[str, float], policy.Measured | None]:
     in_loss = beta if c.kl.where == "loss" else 0.0
     whole = policy.grouped(replies, experience, in_loss)
-    found = []
+    found, measured = [], None
     for part in range(c.epochs * c.minibatches):
       first = part % c.minibatches
       some = jax.tree.map(lambda x, a=first: x[a :: c.minibatches], whole)
       state, scalars = step_fn(state, some)
+      measured = scalars.pop("measured", None)
       found.append(steps.finite(scalars, step, ids))
-    return state, {name: np.mean([row[name] for row in found]) for name in found[0]}
+    means = {name: np.mean([row[name] for row in found]) for name in found[0]}
+    return state, means, measured
 
   return update

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from stepaudio_jax.core import masked, packs
 from stepaudio_jax.core.types import (
@@ -176,7 +177,8 @@ def policy_loss(
   temperature: float,
   constant: float | None = None,
   correction: Correction = _UNCORRECTED,
-) -> Callable[[Params, Update, Array], tuple[Array, dict[str, Mean]]]:
+  first: bool = False,
+) -> Callable[[Params, Update, Array], tuple[Array, dict[str, Mean | Measured]]]:
   """Loss of an `Update` for steps.train_step.
 
   It adds the algorithm's, β · KL to the reference, and the critic's.
@@ -188,18 +190,23 @@ def policy_loss(
     estimator: of the KL, see rl/parts/kl.py.
     aggregation, constant: over tokens and replies, see rl/parts/aggregate.py.
     correction: of the sampler's log-probabilities; it weighs the algorithm's loss.
+    first: the update is the only one of its rollout, so the policy before it is the
+      policy itself: `old_BT` is not read, and metrics["measured"] tells what a pass
+      of its own (`measured`) would have found.
   """
 
   def loss_fn(
     params: Params, update: Update, rng: Array
-  ) -> tuple[Array, dict[str, Mean]]:
+  ) -> tuple[Array, dict[str, Mean | Measured]]:
     del rng
     apart = update.beta_BQ.ndim
     experience = jax.tree.map(
       lambda x: x.reshape(-1, *x.shape[apart:]), update.experience
     )
-    now_BQT = logprobs(params, update.replies, model=model, temperature=temperature)
+    now_BQT, entropy_BQT = _scores(params, update.replies, model, temperature)
     now_BT = jnp.where(experience.mask_BT, _flat(now_BQT), 0.0)
+    if first:
+      experience = dataclasses.replace(experience, old_BT=lax.stop_gradient(now_BT))
     loss_BT, extras = algorithm.token_loss(now_BT, experience, **hyper)
     if correction.kind != "none":
       weight_BT, decided_BT = corrections.weights(correction, experience)
@@ -215,6 +222,8 @@ def policy_loss(
       value_loss_BT = algorithm.value_loss(value_BT, experience, **hyper)
       metrics["value_loss"] = mean(value_loss_BT)
       loss_BT = loss_BT + value_loss_BT
+    if first:
+      metrics["measured"] = Measured(now_BQT, entropy_BQT)
     loss = aggregate(loss_BT, experience.mask_BT, aggregation, constant)
     return loss.total, metrics | {"loss": loss}
 

@@ -122,13 +122,13 @@ def train_step(
     state: the run so far.
     batch: a pytree of arrays of as many rows, which `microbatches` divides.
     loss_fn: (params, batch, rng) → (total, metrics) with a SUM as total and its
-      divisor in metrics["loss"].
+      divisor in metrics["loss"]. What is no Mean there has a row for each of the batch.
     tx: the optimiser of `state.params`.
     microbatches: how many parts are run one after another.
 
   Returns:
     The next state, and scalars: every metric as a mean, `grad_norm`, and `targets`, the
-    divisor of the loss.
+    divisor of the loss; beside them the metrics that have rows.
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
 
@@ -137,9 +137,11 @@ def train_step(
       return loss_fn({**state.frozen, **params}, part, part_rng)
 
     (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.params)
-    return grads, metrics
+    rows = {name: x for name, x in metrics.items() if not isinstance(x, Mean)}
+    means = {name: x for name, x in metrics.items() if name not in rows}
+    return (grads, means), rows
 
-  grads, metrics = _summed(sums, batch, rng, microbatches)
+  (grads, metrics), rows = _summed(sums, batch, rng, microbatches)
   # A batch without a single target must not divide by zero: its gradient is zero.
   grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].count, 1), grads)
   with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
@@ -153,27 +155,34 @@ def train_step(
   )
   scalars = {name: masked.ratio(value) for name, value in metrics.items()}
   scalars["targets"] = metrics["loss"].count
-  return state, scalars | {"grad_norm": optax.tree.norm(grads)}
+  return state, scalars | rows | {"grad_norm": optax.tree.norm(grads)}
 
 
 def _summed(sums: Callable, batch: Any, rng: Array, microbatches: int) -> Any:
-  """sums(part, rng) added over the parts of the batch."""
+  """(sums, rows) of sums(part, rng): added over the parts of the batch, and joined."""
   if microbatches == 1:
     return sums(batch, rng)
   parts = jax.tree.map(functools.partial(_strided, parts=microbatches), batch)
   rngs = jax.random.split(rng, microbatches)
-  like = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts), rngs[0])
+  like, _ = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts), rngs[0])
   zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
   def add(carry, part):
-    return jax.tree.map(jnp.add, carry, sums(*part)), None
+    more, rows = sums(*part)
+    return jax.tree.map(jnp.add, carry, more), rows
 
-  return jax.lax.scan(add, zero, (parts, rngs))[0]
+  total, rows = jax.lax.scan(add, zero, (parts, rngs))
+  return total, jax.tree.map(_joined, rows)
 
 
 def _strided(x: Array, parts: int) -> Array:
   """x[k::parts] for each k: where rows are split over devices, each has some of all."""
   return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _joined(x: Array) -> Array:
+  """The reverse of `_strided`."""
+  return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def next_token_loss(model: Any, sources: Sequence[str]) -> LossFn:

@@ -113,6 +113,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     how,
     packing(c, mesh, c.minibatches * c.microbatches),
     talks=talks(c, feed, tokenizer, how.samples),
+    measures=not learner.update_measures(c),
   )
   collector = Collector(
     actor,
@@ -168,12 +169,13 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     for step in range(start + 1, c.total_steps + 1):
       clock = time.perf_counter()
       found = collector.next(state.params, step)
-      played = actor.whole(found.played, found.asked)
-      agreed = gate.check(step, played)
       collector.begin_next(state.params, step + 1)
       learned = advantages(found.played.experience, beta)
-      ids = [row["id"] for row in found.asked]
-      state, values = update(state, found.played.replies, learned, step, ids, beta)
+      ids, replies = [row["id"] for row in found.asked], found.played.replies
+      state, values, seen = update(state, replies, learned, step, ids, beta)
+      played = actor.completed(found.played, seen) if seen else found.played
+      played = actor.whole(played, found.asked)
+      agreed = gate.check(step, played)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
       values |= summary.summary(played, how.samples, how.max_think_tokens)
       values |= found.counts
@@ -184,8 +186,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       values |= {"time/step_s": time.perf_counter() - clock}
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
-        told = dataclasses.replace(played, experience=actor.everyones(learned))
-        samples.write(summary.rows(step, told, c.log.prompts))
+        advantage_BT = actor.everyones(learned.advantage_BT)
+        samples.write(summary.rows(step, played, advantage_BT, c.log.prompts))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)

@@ -141,6 +141,38 @@ def test_at_the_old_policy_the_gradient_is_that_of_reinforce(params, played):
   )
 
 
+@pytest.mark.parametrize("algorithm", [grpo, ppo], ids=["grpo", "ppo"])
+def test_a_first_update_needs_no_pass_before_it(params, played, algorithm):
+  """Loss and gradient are those with the measured log-probabilities, which differ from
+  the sampler's here by what the policy has learnt; what it tells is what a pass finds.
+  """
+  replies, rollout, temperature = played
+  params = with_critic(jax.tree.map(lambda x: 1.02 * x, params))
+  measure = functools.partial(policy.measured, model=MODEL, temperature=temperature)
+  known = measure(params, replies)
+  e = experience(rollout)
+  old_BT = jnp.where(e.mask_BT, known.logprob_BQT.reshape(-1, LENGTH), 0.0)
+  assert np.abs(old_BT - e.old_BT).max() > 0.01
+  told = policy.grouped(replies, dataclasses.replace(e, old_BT=old_BT), 0.5)
+  blank = policy.grouped(replies, dataclasses.replace(e, old_BT=0 * old_BT), 0.5)
+  options = {"correction": Correction("tis")}
+  found = []
+  for first, update in ((False, told), (True, blank)):
+    loss_fn = loss(algorithm, temperature, first=first, **options)
+    found.append(
+      jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params, update, None)
+    )
+  ((wanted, metrics), wanted_grads), ((got, seen), got_grads) = found
+  assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+  measured = seen.pop("measured")
+  assert seen.keys() == metrics.keys()
+  for name, value in metrics.items():
+    assert float(seen[name].total) == pytest.approx(float(value.total), abs=1e-4), name
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(same, got_grads, wanted_grads)
+  jax.tree.map(same, measured, known)
+
+
 def test_beta_weighs_the_distance_to_the_reference(params, played):
   """k2 at the old policy is ½ Σ (old − reference)²; the loss grows by β times it."""
   replies, rollout, temperature = played

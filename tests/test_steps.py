@@ -56,6 +56,19 @@ def test_micro_batches_change_nothing_although_their_masks_are_ragged(
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("microbatches", [1, 2, 4])
+def test_what_a_loss_tells_of_rows_keeps_their_order(params, microbatches):
+  def telling(params, batch, rng):
+    total, metrics = LOSS(params, batch, rng)
+    return total, metrics | {"rows": {"first_B": batch.token_BT[:, 0]}}
+
+  tx, batch = optax.sgd(0.1), small.dialogue_batch()
+  assert len({*batch.token_BT[:, 0].tolist()}) > 1
+  batch = dataclasses.replace(batch, token_BT=batch.token_BT + np.arange(4)[:, None])
+  _, found = stepper(tx, microbatches, telling)(fresh_state(params, tx), batch)
+  np.testing.assert_array_equal(found["rows"]["first_B"], batch.token_BT[:, 0])
+
+
 def test_one_sgd_step_is_the_gradient_of_the_mean_loss(params):
   tx = optax.sgd(1.0)
   batch = small.dialogue_batch()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import rlhf, rlvr
-from stepaudio_jax import checkpoint, logs, rl, steps, train_rl, workdirs
+from stepaudio_jax import checkpoint, learner, logs, rl, steps, train_rl, workdirs
 from stepaudio_jax.core import tree
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rewards import think_format
@@ -265,6 +265,38 @@ def test_microbatches_change_no_number(world, tmp_path):
   # Sampler and trainer agree in float32: what is on by default corrects nothing.
   assert whole["train/correction"] == pytest.approx(1.0, abs=1e-5)
   assert whole["train/correction_limited"] == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_only_update_tells_what_a_pass_before_it_would(
+  world, tmp_path, monkeypatch, packed
+):
+  """Two epochs need the pass; forced on, it changes nothing but rounding."""
+  letters = lambda example, text: text.count("a") / 4  # noqa: E731
+  monkeypatch.setattr(think_format, "score", letters)
+  found = {}
+  for measured in (False, True):
+    c = verifiable(world, steps=2)
+    c.data.pack, c.microbatches = packed, 2
+    assert learner.update_measures(c)
+    with pytest.MonkeyPatch.context() as patch:
+      if measured:
+        patch.setattr(learner, "update_measures", lambda c: False)
+      train_rl.run(c, tmp_path / f"{measured}")
+    found[measured] = [
+      [row for row in rows(tmp_path / f"{measured}", name) if row["step"]]
+      for name in ("metrics", "samples")
+    ]
+  ours, theirs = (dict(tree.named_leaves(x)) for x in found.values())
+  assert ours.keys() == theirs.keys()
+  for name, value in theirs.items():
+    near = pytest.approx(value, abs=2e-4, nan_ok=True)
+    assert ours[name] == (near if isinstance(value, float) else value), name
+  assert found[False][0][1]["train/grad_norm"] > 0.01
+  assert found[False][0][0]["train/entropy"] > 0.1
+  assert 0 < found[False][0][0]["train/agreement_max_abs"] < 1e-3
+  c.epochs = 2
+  assert not learner.update_measures(c)
 
 
 def test_heldout_prompts_are_asked_at_the_start_and_at_the_end(finished):

@@ -127,6 +127,8 @@ PROGRAMS: Mapping[str, Callable[[Job], Program]] = {
 def asked(c: ConfigDict) -> list[str]:
   """Those of `PROGRAMS` that a recipe runs in a step."""
   absent = set() if c.rewards.learned else {"reward scores"}
+  if learner.update_measures(c):
+    absent.add("old log-probs")
   if not rl.load(c.algorithm.name).CRITIC:
     absent.add("values")
   return [name for name in PROGRAMS if name not in absent]

@@ -57,7 +57,8 @@ class Played:
     drawn: on the host.
     replies: the same on the devices, behind their prompts.
     experience: without advantages.
-    entropy_BT: nats before each token.
+    entropy_BT: nats before each token; like `experience.old_BT` it is 0 where an update
+      will tell (Actor.completed).
     version: steps that the measured policy has learnt from.
     seconds: of sampling, scoring and measuring.
   """
@@ -78,6 +79,8 @@ class Actor:
     reference: {"adaptor", "decoder"} on the device.
     packing: None: replies are measured beside each other, behind one prompt.
     talks: where dialogues are played: prompts given are those of their first turns.
+    measures: what the policy says of its replies is found by a pass of its own; False
+      leaves it to the update (`completed`).
     drawing_mesh: of sampling; None is that of training. Decoding reads every weight for
       each token, so it wants them whole on few devices, and in the model's type.
   """
@@ -93,6 +96,7 @@ class Actor:
     packing_: Packing | None = None,
     drawing_mesh: jax.sharding.Mesh | None = None,
     talks: Talks | None = None,
+    measures: bool = True,
   ):
     self._talks, self.turns = talks, talks.turns if talks else 1
     self._packing, self._drawing_mesh = packing_, drawing_mesh or mesh
@@ -101,7 +105,8 @@ class Actor:
     self._model, self.tokenizer, self._scorer = model, tokenizer, scorer
     self._reference, self._mesh, self._sampling = reference, mesh, sampling_
     known = {"model": model, "temperature": sampling_.temperature}
-    self._measured = jax.jit(functools.partial(policy.measured, **known))
+    measured = jax.jit(functools.partial(policy.measured, **known))
+    self._measured = measured if measures else None
     self._logprobs = jax.jit(from_host(reference, known))
     self._values = jax.jit(functools.partial(policy.values, model=model))
 
@@ -221,6 +226,12 @@ class Actor:
       prompts = self._talks.prompts(drawn.asked, drawn.texts)
     return self.put(self._laid(prompts, drawn.rollout))
 
+  def completed(self, played: Played, measured: policy.Measured) -> Played:
+    """With what the update has found out about the policy before it."""
+    old_BT, entropy_BT = _sampled(measured, played.experience.mask_BT)
+    experience = dataclasses.replace(played.experience, old_BT=old_BT)
+    return dataclasses.replace(played, experience=experience, entropy_BT=entropy_BT)
+
   def put(self, rows: Any) -> Any:
     """Host arrays of this process's rows, on the devices."""
     return sharding.put(rows, self._mesh)
@@ -276,7 +287,9 @@ class Actor:
     rollout: Rollout,
     scores: Scores,
   ) -> tuple[Experience, Array]:
-    now = self._measured({part: params[part] for part in _PARTS}, replies)
+    now = None
+    if self._measured:
+      now = self._measured({part: params[part] for part in _PARTS}, replies)
     reference_BQT = self._logprobs(self._reference, replies)
     critic = params.get("critic")
     value_BQT = self._values(critic, replies) if critic else None
@@ -320,7 +333,7 @@ def from_host(reference: Params, known: Mapping[str, Any]) -> Callable:
 
 @jax.jit
 def _assembled(
-  now: policy.Measured,
+  now: policy.Measured | None,
   reference_BQT: Array,
   value_BQT: Array | None,
   rollout: Rollout,
@@ -331,17 +344,31 @@ def _assembled(
   zero_BT = jnp.zeros(mask_BT.shape, jnp.float32)
 
   def kept(x_BQT):
-    return jnp.where(mask_BT, x_BQT.reshape(mask_BT.shape), 0.0)
+    return zero_BT if x_BQT is None else _on_sampled(x_BQT, mask_BT)
 
+  old_BT, entropy_BT = _sampled(now, mask_BT) if now else (zero_BT, zero_BT)
   experience = Experience(
     mask_BT=mask_BT,
     sampler_BT=rollout.logprob_BT,
-    old_BT=kept(now.logprob_BQT),
+    old_BT=old_BT,
     reference_BT=kept(reference_BQT),
     reward_BC=reward_BC,
     weight_BC=weight_BC,
-    value_BT=zero_BT if value_BQT is None else kept(value_BQT),
+    value_BT=kept(value_BQT),
     advantage_BT=zero_BT,
     return_BT=zero_BT,
   )
-  return experience, kept(now.entropy_BQT)
+  return experience, entropy_BT
+
+
+@jax.jit
+def _sampled(measured: policy.Measured, mask_BT: Array) -> tuple[Array, Array]:
+  """Log-probabilities and entropies, 0 outside the mask."""
+  return (
+    _on_sampled(measured.logprob_BQT, mask_BT),
+    _on_sampled(measured.entropy_BQT, mask_BT),
+  )
+
+
+def _on_sampled(x_BQT: Array, mask_BT: Array) -> Array:
+  return jnp.where(mask_BT, x_BQT.reshape(mask_BT.shape), 0.0)

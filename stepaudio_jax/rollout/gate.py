@@ -65,8 +65,9 @@ class Gate:
       f"sampler and trainer disagree at step {step}: their log-probabilities lie up to "
       f"{found['max_abs']:.3g} nats apart (gate.max_abs={self.max_abs:g}), correlation "
       f"{found['pearson']:.5f} (gate.min_pearson={self.min_pearson:g}); worst prompts "
-      f"{list(worst)}. The policy was not updated. Look for a mask, position or audio "
-      "span that one of them sees otherwise; bfloat16 needs max_abs=0 and a correlation"
+      f"{list(worst)}. Nothing of this step is saved. Look for a mask, position or "
+      "audio span that one of them sees otherwise; bfloat16 needs max_abs=0 and a "
+      "correlation"
     )
 
 

@@ -47,7 +47,8 @@ class Exam:
       # Training folds in its steps, which begin at 1.
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
       played = self._actor.play(params, prompts, processes.part(asked), rng, step)
-      out += summary.rows(step, self._actor.whole(played, asked), len(asked))
+      whole = self._actor.whole(played, asked)
+      out += summary.rows(step, whole, whole.experience.advantage_BT, len(asked))
     return out
 
 

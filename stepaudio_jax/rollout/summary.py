@@ -49,11 +49,13 @@ def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
   }
 
 
-def rows(step: int, played: Played, prompts: int) -> list[Any]:
+def rows(
+  step: int, played: Played, advantage_BT: np.ndarray, prompts: int
+) -> list[Any]:
   """Rollout rows (drawn.rows) of the first so many prompts.
 
   Args:
-    played: with advantages, or all 0 where nobody trains on them.
+    advantage_BT: all 0 where nobody trains on them.
   """
   e, drawn = played.experience, played.drawn
   scores = drawn.scores
@@ -70,7 +72,7 @@ def rows(step: int, played: Played, prompts: int) -> list[Any]:
     "normalised": named(norm_BC),
     "weighted": named(np.where(scores.weight_BC == 0, 0, scores.weight_BC * norm_BC)),
     "objective": scores.objective_B,
-    "advantage": np.asarray(e.advantage_BT)[:, 0],
+    "advantage": np.asarray(advantage_BT)[:, 0],
     "tokens": drawn.rollout.count_B,
     "kl": kl_BT.sum(axis=1) / count_B,
     "entropy": np.asarray(played.entropy_BT).sum(axis=1) / count_B,
