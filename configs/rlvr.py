@@ -124,6 +124,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.pack = not tiny  # replies without padding between them, many to a row
   c.data.share_prompts = True  # in a packed row; False: a copy for each reply
   c.data.row_tokens = 0  # of a packed row; 0: of the longest prompt with one reply
+  c.data.pack_rows = ()  # numbers of rows in a pack, so many programs; (): any
   c.heldout = {
     "split": "heldout",
     "prompts": 4 if arg.smoke else 168,

@@ -214,7 +214,7 @@ def packing(c: ConfigDict, mesh: jax.sharding.Mesh, parts: int) -> Packing | Non
     return None
   packs = sharding.packs(mesh, parts)
   row_tokens = c.data.row_tokens or c.data.max_tokens + c.sampling.max_new_tokens
-  return Packing(packs, row_tokens, c.data.share_prompts)
+  return Packing(packs, row_tokens, c.data.share_prompts, tuple(c.data.pack_rows))
 
 
 def talks(

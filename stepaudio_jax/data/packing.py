@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
 from stepaudio_jax.core import lengths
 from stepaudio_jax.core.types import Batch, PackedReplies, Replies
+from stepaudio_jax.data import buckets
 
 # Shapes that data decide are rounded up to eighths of a power of 2: few programs, and
 # no more than an eighth of the rows empty.
@@ -21,6 +23,7 @@ def packed(
   pad_id: int,
   *,
   shared: bool = False,
+  row_counts: Sequence[int] = (),
   agreed: Callable[[int], int] = int,
 ) -> PackedReplies:
   """Prompts shared out to `packs`, their replies into as few rows as fit.
@@ -35,6 +38,7 @@ def packed(
     row_tokens: T of the rows.
     shared: a prompt stands once for all of its replies in a row. What does not fit
       beside it goes behind another copy.
+    row_counts: declared numbers of rows of a pack, ascending, see `room`.
     agreed: what this process needs → what all need, where several make one batch; see
       processes.largest.
 
@@ -67,8 +71,8 @@ def packed(
     for row in plan
   ]
   rows, clips = agreed(max(map(len, plans))), agreed(max(held, default=0))
-  shape = (packs, rounded(rows), row_tokens)
-  out = _empty(replies, shape, rounded(clips), pad_id, shared)
+  rows, clips = room(rows, clips, row_counts)
+  out = _empty(replies, (packs, rows, row_tokens), clips, pad_id, shared)
   for pack, (first, plan) in enumerate(zip(first_P, plans, strict=True)):
     for row, bundles in enumerate(plan):
       _lay(out, replies, pack, row, [(int(first) + b, qs) for b, qs in bundles])
@@ -129,6 +133,25 @@ def rounded(count: int) -> int:
   """The next multiple of an eighth of the power of 2 below, at least 1."""
   step = 1 << max(count.bit_length() - 1 - _EIGHTHS, 0)
   return max(-(-count // step) * step, 1)
+
+
+def room(rows: int, clips: int, row_counts: Sequence[int] = ()) -> tuple[int, int]:
+  """Rows of a pack and clips of a row that are made for so many.
+
+  Args:
+    row_counts: declared numbers of rows, ascending; clips are powers of 2 then. Without
+      any, and above the last one, both are eighths of powers of 2.
+  """
+  declared = buckets.smallest(row_counts, rows, 0)
+  if declared:
+    return declared, 1 << max(clips - 1, 0).bit_length()
+  if row_counts:
+    logging.warning(
+      "a pack has %d rows, more than data.pack_rows=%s declares: a program more",
+      rows,
+      tuple(row_counts),
+    )
+  return rounded(rows), rounded(clips)
 
 
 def _empty(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -116,6 +116,7 @@ def packed(
   shared: bool,
   parts: int = 1,
   row_tokens: int = 0,
+  row_counts: Sequence[int] = (),
 ) -> PackedReplies:
   """The longest replies to full prompts, in the rows that data/packing.py gives them.
 
@@ -123,6 +124,7 @@ def packed(
     shared: whether the rows are those of shared prompts.
     parts: packs of a device.
     row_tokens: of a row; 0: one prompt with one reply.
+    row_counts: declared, see packing.room.
   """
   packs, by_rows = sharding.packs(mesh, parts), sharding.by_rows(mesh)
   row_tokens = row_tokens or row.max_tokens + tokens
@@ -133,12 +135,12 @@ def packed(
     row_tokens,
     shared=shared,
   )
-  clips = packing.rounded(row.max_clips * max(map(len, plan))) if row.max_clips else 0
+  rows, clips = packing.room(len(plan), row.max_clips * max(map(len, plan)), row_counts)
+  clips = clips if row.max_clips else 0
   whole = dataclasses.replace(row, max_tokens=row_tokens, max_clips=clips)
-  shape = (packs, packing.rounded(len(plan)))
-  rows = batch(1, whole, encoder_width, mesh)
   spread = jax.tree.map(
-    lambda leaf: at(by_rows, (*shape, *leaf.shape[1:]), leaf.dtype), rows
+    lambda leaf: at(by_rows, (packs, rows, *leaf.shape[1:]), leaf.dtype),
+    batch(1, whole, encoder_width, mesh),
   )
   slots = at(by_rows, (packs, prompts // packs, copies, tokens), jnp.int32)
   return PackedReplies(

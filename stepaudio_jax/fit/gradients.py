@@ -193,6 +193,7 @@ def replies(job: Job, prompts: int, parts: int) -> Replies | PackedReplies:
     shared=c.data.share_prompts,
     parts=parts,
     row_tokens=c.data.row_tokens,
+    row_counts=c.data.pack_rows,
   )
 
 

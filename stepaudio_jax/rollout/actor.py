@@ -45,6 +45,7 @@ class Packing:
   packs: int
   row_tokens: int
   shared: bool
+  row_counts: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,6 +312,7 @@ class Actor:
       self._packing.row_tokens,
       self.tokenizer.special.pad,
       shared=self._packing.shared,
+      row_counts=self._packing.row_counts,
       agreed=processes.largest,
     )
 

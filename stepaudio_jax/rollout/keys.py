@@ -38,7 +38,7 @@ _KEYS = (
   "heldout.every_steps",
   *("data.split", "data.cache", "data.max_clip_s", "data.max_tokens"),
   *("data.max_clips", "data.encode_batch", "data.history", "data.pack"),
-  *("data.share_prompts", "data.row_tokens"),
+  *("data.share_prompts", "data.row_tokens", "data.pack_rows"),
   *("data.buckets", "data.clip_buckets_s", "sampling.reply_buckets"),
   *(f"optim.{name}" for name in optim.KEYS),
 )
@@ -130,12 +130,17 @@ def _try(c: ConfigDict, algorithm: ModuleType) -> None:
 def _check_packing(c: ConfigDict) -> None:
   """That what is said of packed rows acts."""
   least = c.data.max_tokens + c.sampling.max_new_tokens
-  if not c.data.pack and (c.data.row_tokens or not c.data.share_prompts):
+  if not c.data.pack and (
+    c.data.row_tokens or c.data.pack_rows or not c.data.share_prompts
+  ):
     raise ValueError(
-      f"data.row_tokens={c.data.row_tokens} and data.share_prompts="
-      f"{c.data.share_prompts} are of data.pack=True; replies that are not packed "
-      "share their prompt (row_tokens=0, share_prompts=True)"
+      f"data.row_tokens={c.data.row_tokens}, data.pack_rows={tuple(c.data.pack_rows)} "
+      f"and data.share_prompts={c.data.share_prompts} are of data.pack=True; replies "
+      "that are not packed share their prompt (row_tokens=0, pack_rows=(), "
+      "share_prompts=True)"
     )
+  most = c.prompts_per_step * c.sampling.samples * c.sampling.turns
+  recipe.check_ascending("data.pack_rows", c.data.pack_rows, most)
   if c.data.row_tokens and c.data.row_tokens < least:
     raise ValueError(
       f"data.row_tokens={c.data.row_tokens} must be 0 or at least data.max_tokens + "

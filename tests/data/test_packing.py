@@ -32,6 +32,20 @@ def test_shapes_are_rounded_to_eighths_of_a_power_of_two():
   assert {n: packing.rounded(n) for n in wanted} == wanted
 
 
+def test_declared_rows_are_the_only_shapes_up_to_the_last(caplog):
+  sizes = [
+    packing.room(rows, clips, (4, 6)) for rows in (1, 4, 5, 6) for clips in (0, 3)
+  ]
+  assert {*sizes} == {(4, 1), (4, 4), (6, 1), (6, 4)}
+  assert packing.room(9, 17) == (9, 18)
+  assert packing.packed(RAGGED, 4, 36, 0).batch.token_BT.shape[:2] == (4, 16)
+  packed = packing.packed(RAGGED, 4, 36, 0, row_counts=(15, 17))
+  assert packed.batch.token_BT.shape[:2] == (4, 17)
+  with caplog.at_level("WARNING"):
+    assert packing.room(9, 17, (4, 6)) == (9, 18)
+  assert "9 rows, more than data.pack_rows=(4, 6)" in caplog.text
+
+
 def test_every_token_finds_its_place_behind_its_own_prompt_and_audio():
   packed = packing.packed(RAGGED, packs=4, row_tokens=36, pad_id=0)
   assert packed.prefix_PBT is None

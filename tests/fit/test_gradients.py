@@ -42,12 +42,15 @@ def shapes(values):
 def test_which_programs_a_step_has():
   ppo = slices.job(PPO).c
   drawn = ["encoder features", "prefill", "decode step"]
-  measured = ["old log-probs", "reference log-probs"]
-  both = [*drawn, "reward scores", *measured]
+  both = [*drawn, "reward scores", "reference log-probs"]
   assert programs.asked(ppo) == [*both, "values", "update"]
-  assert programs.asked(slices.job("configs/rlhf.py").c) == [*both, "update"]
+  preferred = slices.job("configs/rlhf.py").c
+  assert programs.asked(preferred) == [*both, "update"]
+  preferred.epochs = 2  # then an update does not start from the policy that was asked
+  wanted = [*both[:-1], "old log-probs", both[-1], "update"]
+  assert programs.asked(preferred) == wanted
   rules = slices.job("configs/rlvr.py:algorithm=grpo")
-  assert programs.asked(rules.c) == [*drawn, *measured, "update"]
+  assert programs.asked(rules.c) == [*drawn, "reference log-probs", "update"]
   with pytest.raises(ValueError, match=r"without rewards\.learned asks no model"):
     gradients.reward_scores(rules)
   with pytest.raises(ValueError, match="algorithm='grpo' has no critic"):
