@@ -26,7 +26,7 @@ FLOORS = (
   {"steps", "origins", "evals", "rollout", "preemption"},
   {"learner", "objectives", "rubrics"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
-  | {"report", "inspect"},
+  | {"report", "inspect", "preferences"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Gold truth must never reach training or rewards: only the rooms named here read it.

@@ -76,6 +76,7 @@ class Preference:
     dims: the same scale for each dimension; None where the rater gave no answer.
     scores: {cid: {dimension: 1…5}}, empty where nobody scored.
     gold: of simulated or test items only, for evaluation; no training reads it.
+    ts: when, as the row says it: seconds or ISO text.
     audio: the clips of the context, in order.
   """
 
@@ -90,6 +91,7 @@ class Preference:
   rubric: list[dict[str, Any]]
   confidence: float | None
   gold: dict[str, Any] | None
+  ts: float | str
   order_seed: int
   audio: tuple[Audio, ...]
 
@@ -141,7 +143,6 @@ def preference(row: Row) -> Preference:
     raise ValueError(f"{row.at}: the context of {name!r} ends with the assistant")
   candidates = _candidates(row, context, name)
   _check_rubric(row)
-  _check_time(row)
   return Preference(
     id=name,
     task_id=fields.text(row, "task_id"),
@@ -154,6 +155,7 @@ def preference(row: Row) -> Preference:
     rubric=fields.rows(row, "rubric", []),
     confidence=fields.number(row, "confidence", None),
     gold=fields.mapping(row, "gold", None),
+    ts=_time(row),
     order_seed=fields.integer(row, "order_seed"),
     audio=_audio(context, name),
   )
@@ -279,8 +281,8 @@ def _check_choices(row: Row) -> None:
       raise ValueError(f"{row.at}: choice {choice!r} is not a string")
 
 
-def _check_time(row: Row) -> None:
-  if "ts" not in row.value or not (
-    fields.is_number(row.value["ts"]) or isinstance(row.value["ts"], str)
-  ):
+def _time(row: Row) -> float | str:
+  time = row.value.get("ts")
+  if not fields.is_number(time) and not isinstance(time, str):
     raise ValueError(f"{row.at}: 'ts' must be a time, seconds or ISO text")
+  return time
