@@ -27,7 +27,9 @@ def test_the_published_example(metric, published):
 
 
 def test_what_the_published_example_is_made_of():
-  assert agreement.size(WORKED) == {"units": 11, "values": 40, "alone": 1}
+  nobody_1J = np.full((1, 4), NAN)
+  found = agreement.size(np.concatenate([WORKED, nobody_1J]))
+  assert found == {"units": 11, "values": 40, "alone": 1}
 
 
 def test_two_raters_and_two_values_by_hand():

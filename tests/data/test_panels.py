@@ -22,7 +22,7 @@ def row(task, rater, order, **changes):
 
 def found() -> panels.Panel:
   return panel(
-    row("t1", "r1", "ab", overall=-2, dims={"wit": 3}),
+    row("t1", "r1", "ab", overall=-2, dims={"wit": 3}, scores={"a": {"wit": 1}}),
     row("t1", "r2", "ba", overall=-1, dims={"mood": None, "wit": 1},
         scores={"a": {"wit": 2, "ease": 1}, "b": {"wit": 5}}),
     row("t2#1", "r2", "ba", overall=3, dims={}, scores={"b": {"wit": 4}}),
@@ -49,7 +49,7 @@ def test_scores_lie_with_their_replies():
   one = found()
   wit_2NJ = one.scores("wit").reshape(2, 2, 2)
   first, second = (0, 1) if not one.judged[0].turned else (1, 0)  # places of a and b
-  np.testing.assert_array_equal(wit_2NJ[first], [[NAN, 2], [NAN, NAN]])
+  np.testing.assert_array_equal(wit_2NJ[first], [[1, 2], [NAN, NAN]])
   np.testing.assert_array_equal(wit_2NJ[second], [[NAN, 5], [NAN, 4]])
 
 

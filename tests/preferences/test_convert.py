@@ -220,6 +220,7 @@ def test_helpsteer_preferences_keep_what_was_shown(tmp_path):
         {"score": 2, "reasoning": "Better.", "feedback1": "", "feedback2": ""},
         {"score": None},
         {"score": -1},
+        {"score": 0},
       ],
     },
     {
@@ -235,12 +236,13 @@ def test_helpsteer_preferences_keep_what_was_shown(tmp_path):
     ("helpsteer2", -2),
     ("helpsteer3-1", 2),
     ("helpsteer3-3", -1),
+    ("helpsteer3-4", 0),
     ("helpsteer3", 0),
   ]
   assert all(one.candidates[0].text == "One." for one in found)
   assert all(one.order_seed == 0 for one in found)
   assert found[1].task_id == found[2].task_id
-  assert len({one.id for one in found}) == 4
+  assert len({one.id for one in found}) == 5
 
 
 @pytest.mark.parametrize(

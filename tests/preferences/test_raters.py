@@ -131,7 +131,8 @@ def test_a_rater_alone_is_not_flagged_and_time_may_be_unknown(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags", [("--drop-flagged",), ("--out", "x.jsonl")])
-def test_dropping_needs_both_flags(tmp_path, capsys, flags):
+def test_dropping_needs_both_flags(tmp_path, capsys, monkeypatch, flags):
+  monkeypatch.chdir(tmp_path)
   path = write_rows(tmp_path / "a.jsonl", [pair("p1")])
   assert call("raters", path, *flags) == 2
   assert "--drop-flagged and --out go together" in capsys.readouterr().err
