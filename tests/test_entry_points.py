@@ -19,6 +19,7 @@ COMMANDS = {
   "stepaudio_jax.convert": "export",
   "stepaudio_jax.report": "--published",
   "stepaudio_jax.inspect": "--audio-mb",
+  "stepaudio_jax.preferences": "convert",
   "stepaudio_jax.doctor": "--workdir",
   "experiments.quickstart": "--smoke",
   "experiments.launch_local": "--processes",
@@ -58,6 +59,7 @@ def test_an_unknown_flag_is_an_error_that_names_it(module):
     "stepaudio_jax.report": ("--results", "x", "--out", "y"),
     "stepaudio_jax.inspect": ("--results", "x", "--benchmark", "world"),
     "stepaudio_jax.convert": ("import", "--from", "x", "--to", "y"),
+    "stepaudio_jax.preferences": ("validate", "x"),
     "experiments.quickstart": ("--workdir", "x"),
     "experiments.launch_local": ("--processes", "1"),
   }

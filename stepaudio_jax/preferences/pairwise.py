@@ -19,10 +19,10 @@ from typing import Any
 from stepaudio_jax.data import fields
 from stepaudio_jax.data.jsonl import Row
 from stepaudio_jax.preferences.compared import Compared, LeftOut, Rating, unusable
+from stepaudio_jax.text import messages as messages_lib
 
 RATER = "pairwise"
 STRENGTH = 1  # that the chosen reply is better is known, by how much is not
-_REPLY_KEYS = ("role", "content", "think")
 _UNREAD = ("audio", "audios", "image", "images", "video", "videos", "tools")
 
 
@@ -79,11 +79,11 @@ def _cut(row: Row, key: str) -> tuple[list[dict[str, Any]], str]:
   last = turns[-1] if turns else None
   if not isinstance(last, dict) or last.get("role") != "assistant":
     raise ValueError(f"{row.at}: the last turn of {key!r} is {last!r:.80}, no reply")
-  inner = Row(last, f"{row.at}: the reply of {key!r}", row.folder)
-  fields.only(last, _REPLY_KEYS, inner.at)
-  text, think = last.get("content"), fields.text(inner, "think", None)
-  if not isinstance(text, str):
-    raise ValueError(f"{inner.at} is {text!r:.80}, not a text")
+  try:
+    (reply,) = messages_lib.normalise([last], key)
+  except ValueError as error:
+    raise ValueError(f"{row.at}: {error}") from error
+  text, think = messages_lib.text_of(reply), reply.get("think")
   return turns[:-1], text if think is None else f"<think>{think}</think>{text}"
 
 

@@ -63,6 +63,7 @@ def test_pairs_of_messages(tmp_path):
   ]
   write_tone(tmp_path / "a.wav", 1600)
   heard = {"role": "user", "content": [{"type": "audio", "path": "a.wav"}]}
+  parts = bad | {"content": [{"type": "text", "text": "Green."}]}
   thought = {"role": "assistant", "content": "Low.", "think": "A hum."}
   rows = [
     {"prompt": [ask], "chosen": [good], "rejected": [bad]},
@@ -70,7 +71,7 @@ def test_pairs_of_messages(tmp_path):
     {"prompt": ask["content"], "chosen": [ask, good], "rejected": [ask, bad]},
     {"prompt": [*earlier, ask], "chosen": [good], "rejected": [bad]},
     {"prompt": [ask], "chosen": [ask, good], "rejected": [ask, bad]},
-    {"prompt": [ask], "chosen": "Blue.", "rejected": "Green."},
+    {"prompt": [ask], "chosen": "Blue.", "rejected": [parts]},
     {"prompt": [heard], "chosen": [thought], "rejected": [bad]},
   ]
   found = converted(tmp_path, "pairwise", rows)
@@ -141,6 +142,14 @@ def test_pairs_without_two_replies_are_counted(tmp_path, capsys):
       "'prompt' is 'Other?', which no turn of 'chosen' says",
     ),
     ({"prompt": "A?", "chosen": "x</think>y</think>", "rejected": "C"}, "</think>"),
+    (
+      {
+        "prompt": "A?",
+        "chosen": [{"role": "assistant", "content": "B", "tool_calls": [1]}],
+        "rejected": "C",
+      },
+      "example 'chosen', message 0: unknown keys ['tool_calls']",
+    ),
   ],
 )
 def test_what_is_no_pair(tmp_path, capsys, row, message):
