@@ -40,8 +40,8 @@ _ASKED = {
   "full": {"train": 1600, "heldout": 360},
   "smoke": {"train": 12, "heldout": 12},
 }
-_RATERS = 6  # all of them see every pair
-_TEMPERATURES = (0.7, 1.1)  # of the sampled candidates, a half of the dialogues each
+RATERS = 6  # all of them see every pair
+TEMPERATURES = (0.7, 1.1)  # of the sampled candidates, a half of the dialogues each
 
 
 def run(workdir: Path, *, smoke: bool = False, seed: int = 0) -> Path:
@@ -116,7 +116,7 @@ def recipes(d: Path, smoke: bool, seed: int) -> ConfigDict:
 def prefer(d: Path, smoke: bool, seed: int) -> None:
   """Pairs of replies, half of them the SFT model's, and what simulated raters say."""
   world = d / "world"
-  panel = raters.raters(_RATERS, seed=seed)
+  panel = raters.raters(RATERS, seed=seed)
   tokenizer = tokenizers.load("tiny")
   for split, count in _ASKED["smoke" if smoke else "full"].items():
     dialogues = build.read_jsonl(world / f"prompts-{split}.jsonl")[:count]
@@ -129,7 +129,7 @@ def prefer(d: Path, smoke: bool, seed: int) -> None:
       panel,
       seed=seed,
       pairs=count,
-      raters_per_item=_RATERS,
+      raters_per_item=RATERS,
       sampled=sampled(d, split, dialogues, seed),
       length=lambda text: len(tokenizer.encode(text)),
     )
@@ -141,10 +141,10 @@ def sampled(
 ) -> dict[str, list[dict]]:
   """Dialogue id → a reply of the SFT model, at one of the temperatures in turn."""
   found: dict[str, list[dict]] = {}
-  for place, temperature in enumerate(_TEMPERATURES):
+  for place, temperature in enumerate(TEMPERATURES):
     name = f"{split}-{temperature}"
     asked = build.write_jsonl(
-      d / "world" / f"asked-{name}.jsonl", dialogues[place :: len(_TEMPERATURES)]
+      d / "world" / f"asked-{name}.jsonl", dialogues[place :: len(TEMPERATURES)]
     )
     out = d / "world" / f"asked-{name}-replies.jsonl"
     generate.rollouts(
@@ -184,6 +184,7 @@ def evaluation(d: Path, smoke: bool) -> None:
     data=d / "world",
     out=d / "evaluation" / "rm",
     cache=d / "cache",
+    controls=["silence"],  # the others are a pass each
   )
 
 

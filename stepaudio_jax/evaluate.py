@@ -12,13 +12,14 @@ import argparse
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import jax
 from etils import epath
+from matplotlib.figure import Figure
 
 from stepaudio_jax import evals, workdirs
 from stepaudio_jax.core import entry, errors, files, processes, recipe, seal, storage
@@ -61,7 +62,8 @@ def run(
   Args:
     checkpoint: a workdir (its newest step) or one of its step folders.
     data: where every benchmark finds its files.
-    out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png.
+    out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png, and what else the
+      benchmark draws, NAME.<plot>.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
     batch_size, max_new_tokens, temperature, seed, silence, samples, controls, budgets:
@@ -184,18 +186,25 @@ def _write(
   items: list[dict[str, Any]],
 ) -> None:
   lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
-  picture = io.BytesIO()
-  tables.png(lambda: _shown(module).plot(summary), picture)
+  further = getattr(module, "plots", lambda summary: {})(summary)
+  pictures = {f"{which}.png": _png(draw) for which, draw in further.items()}
   # Results that are half of another run are none: the summary goes first, comes last.
   (out / f"{name}.json").unlink(missing_ok=True)
   for ending, content in {
     "items.jsonl": "".join(lines).encode(),
     "md": page(summary).encode(),
-    "png": picture.getvalue(),
+    **pictures,
+    "png": _png(lambda: _shown(module).plot(summary)),
     "json": json.dumps(summary, indent=1, allow_nan=False).encode(),
   }.items():
     with files.aside(out / f"{name}.{ending}") as partial:
       partial.write_bytes(content)
+
+
+def _png(draw: Callable[[], Figure]) -> bytes:
+  picture = io.BytesIO()
+  tables.png(draw, picture)
+  return picture.getvalue()
 
 
 def _own(option: str) -> str:

@@ -22,5 +22,6 @@ A benchmark whose questions are files of somebody else's defines
 and parts/suite.py asks and sums up. One that goes its own way (world, interaction,
 reward_model) defines `Options` and their `DEFAULTS`, `load` (checkpoint → model),
 `evaluate` (model, data → summary, items), `page` (summary → Markdown) and `plot`
-(summary → figure). With JUDGES its `evaluate` takes `judge` too.
+(summary → figure), and maybe `plots` (summary → {name: what draws a further one}). With
+JUDGES its `evaluate` takes `judge` too.
 """

@@ -4,15 +4,21 @@ How many of the raters' choices follow from the model's rewards, for each dimens
 beside the same model on silence of equal length, beside length alone, and, where the
 data knows the truth behind the replies (`gold`, of simulated raters), beside what that
 truth predicts: raters are noisy, nobody can predict all of their choices.
+
+What else a reward model owes is in rewards/, a file each: whether its probabilities
+hold (calibration), whether a head follows its own dimension and no other (correlation),
+whether it hears (sound), what length and place explain (lengths), what it picks among
+several candidates (best), and what order swaps change (orders).
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from matplotlib.figure import Figure
 
@@ -21,26 +27,54 @@ from stepaudio_jax.core import progress
 from stepaudio_jax.data.comparisons import OVERALL, Pair, PairLimits, Pairs
 from stepaudio_jax.data.corpus import Corpus
 from stepaudio_jax.data.schema import Preference
+from stepaudio_jax.data.store import Store
 from stepaudio_jax.data.world import raters
 from stepaudio_jax.evals.parts import choices, hearing, tables
+from stepaudio_jax.evals.parts import controls as controls_lib
+from stepaudio_jax.evals.rewards import judged, sections, statistics
+from stepaudio_jax.evals.rewards import plots as plots_lib
+from stepaudio_jax.evals.rewards.other_sound import OtherSound
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.workdirs import RewardModel
 
 DEFAULTS = {"batch_size": 32}
+SILENCE = "silence"
 
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How rewards are computed: `batch_size` comparisons at a time."""
+  """How rewards are computed.
+
+  Attributes:
+    batch_size: comparisons at a time.
+    controls: names of parts/controls.py, a pass over all comparisons each. Silence is
+      one of them, since accuracies stand beside it. None: all that the data allow;
+      naming one that they do not is an error.
+  """
 
   batch_size: int
+  controls: tuple[str, ...] | None = None
 
   def __post_init__(self):
     if self.batch_size < 1:
       raise ValueError(f"batch_size={self.batch_size} must be at least 1")
+    known = controls_lib.names()[1:]
+    wrong = [name for name in self.controls or () if name not in known]
+    if wrong:
+      raise ValueError(f"unknown controls {wrong}; the choices are {known}")
+    if self.controls is not None and SILENCE not in self.controls:
+      raise ValueError(
+        f"controls={self.controls} lack {SILENCE!r}, beside which accuracies stand"
+      )
+
+  @property
+  def others(self) -> tuple[str, ...]:
+    """Controls that want clips of their own."""
+    known = controls_lib.names()[1:] if self.controls is None else self.controls
+    return tuple(name for name in known if name != SILENCE)
 
 
 def load(folder: epath.PathLike) -> RewardModel:
@@ -70,23 +104,54 @@ def evaluate(
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
   corpus = _corpus(data / "preferences-heldout.jsonl")
-  clips = corpus.clips()
   frames = hearing.store(model.params, cache)
-  hearing.fill(frames, clips, model.params, model.size)
-  silence = hearing.silenced(frames, clips, model.params, model.size)
-  heard = _pairs(corpus, frames, model, PairLimits())
-  quiet = _pairs(corpus, silence, model, heard.limits)
-  places = [(0, index) for index in range(heard.counts[0])][:limit]
-  reward_N2C, silent_N2C = (
-    _rewards(model, feed, places, options.batch_size, what)
-    for feed, what in ((heard, "audio"), (quiet, "silence"))
-  )
+  heard, found = rewards_heard(model, corpus, frames, cache / "clips", options, limit)
   items = [
-    item(model, heard.entry(*place), heard.rows(*place), reward_2C, silent_2C)
-    for place, reward_2C, silent_2C in zip(places, reward_N2C, silent_N2C, strict=True)
+    item(
+      model, heard.entry(0, k), heard.rows(0, k), {n: x[k] for n, x in found.items()}
+    )
+    for k in range(len(found["reward"]))
   ]
-  settings = {**dataclasses.asdict(options), "limit": limit}
-  return {"settings": settings, **summary(items, model.dimensions)}, items
+  names = [name for name in found if name != "reward"]
+  settings = {**dataclasses.asdict(options), "limit": limit, "controls": names}
+  return {"settings": settings, **summary(items, model.dimensions, names)}, items
+
+
+def rewards_heard(
+  model: RewardModel,
+  corpus: Corpus,
+  frames: Store,
+  folder: epath.Path,
+  options: Options,
+  limit: int | None,
+) -> tuple[Pairs, dict[str, np.ndarray]]:
+  """The comparisons, and reward_N2C of them by "reward" and every control.
+
+  Args:
+    folder: of the clips that controls make.
+  """
+  clips = corpus.clips()
+  hearing.fill(frames, clips, model.params, model.size)
+  heard = _pairs(corpus, frames, model, PairLimits())
+  silence = hearing.silenced(frames, clips, model.params, model.size)
+  feeds = {"reward": heard, SILENCE: _pairs(corpus, silence, model, heard.limits)}
+  for name in options.others:
+    try:
+      other = OtherSound(corpus, name, folder)
+    except ValueError as error:
+      if options.controls is not None:
+        raise
+      logging.warning("the control %r is left out: %s", name, error)
+      continue
+    hearing.fill(frames, other.clips(), model.params, model.size)
+    # Its clips may be longer ones.
+    feeds[name] = _pairs(other, frames, model, PairLimits())
+  program = _program(model)
+  places = [(0, index) for index in range(heard.counts[0])][:limit]
+  return heard, {
+    name: _rewards(program, feed, places, options.batch_size, name)
+    for name, feed in feeds.items()
+  }
 
 
 def _corpus(path: epath.Path) -> Corpus:
@@ -106,28 +171,32 @@ def _pairs(corpus: Corpus, frames: Any, model: RewardModel, limits: PairLimits):
   )
 
 
-def _rewards(
-  model: RewardModel,
-  feed: Pairs,
-  places: Sequence[tuple[int, int]],
-  batch_size: int,
-  what: str,
-) -> np.ndarray:
-  """reward_N2C of the comparisons at these places."""
+def _program(model: RewardModel) -> Callable:
+  """replies → reward_B2C of this model; its comparisons, a row each."""
   heads = RewardHeads(len(model.dimensions))
   score = jax.jit(
     functools.partial(
       scoring.rewards, StepAudio(model.size), heads, on_thought=model.on_thought
     )
   )
-  params = jax.device_put(
-    {part: model.params[part] for part in ("adaptor", "decoder", "rewards")}
-  )
+  parts = ("adaptor", "decoder", "rewards")
+  params = jax.device_put({part: model.params[part] for part in parts})
+  return functools.partial(score, params)
+
+
+def _rewards(
+  program: Callable,
+  feed: Pairs,
+  places: Sequence[tuple[int, int]],
+  batch_size: int,
+  what: str,
+) -> np.ndarray:
+  """reward_N2C of the comparisons at these places."""
   out = []
   for start in progress.bar(range(0, len(places), batch_size), what, "batch"):
     asked = places[start : start + batch_size]
     rows = [[place] for place in asked] + [[]] * (batch_size - len(asked))
-    reward_B2C = np.asarray(score(params, feed.batch(rows, start).replies))
+    reward_B2C = np.asarray(program(feed.batch(rows, start).replies))
     if not np.isfinite(reward_B2C[: len(asked)]).all():
       names = [feed.entry(*place).id for place in asked]
       raise FloatingPointError(f"the model's rewards are not finite on {names}")
@@ -139,18 +208,22 @@ def item(
   model: RewardModel,
   pair: Pair,
   rows: Sequence[Preference],
-  reward_2C: np.ndarray,
-  silent_2C: np.ndarray,
+  found: Mapping[str, np.ndarray],
 ) -> Row:
   """One comparison: what was said, what its raters chose, and the rewards.
 
-  By dimension: `labels` of every rater (None: missing), `tokens` of the view that is
-  read, and `gold`, the true gap (second minus first; None: the data does not know).
+  By dimension: `labels` and `scores` of every rater (None: missing), `tokens` of the
+  view that is read, `marks` of gold and `gold`, their gap (second minus first; None:
+  the data does not know), `reward`, and the rewards with other sound.
+
+  Args:
+    found: reward_2C by "reward" and every control.
   """
-  labels = np.where(np.isnan(pair.label_JC), None, pair.label_JC).T.tolist()
+  labels, scores = (_known(x.T).tolist() for x in (pair.label_JC, pair.score_2JC))
   return {
     "id": pair.id,
     "task_id": rows[0].task_id,
+    "turns": sum(message["role"] == "human" for message in rows[0].context),
     "raters": [row.rater for row in rows],
     "candidates": [
       {"text": one.text, "think": one.think, "model": one.model}
@@ -160,9 +233,10 @@ def item(
     "dimensions": {
       name: {
         "labels": labels[c],
+        "scores": [list(one) for one in zip(*scores[c], strict=True)],
         "tokens": [len(reply[on_thought]) for reply in pair.replies],
-        "reward": reward_2C[:, c].tolist(),
-        "silence": silent_2C[:, c].tolist(),
+        **{what: reward_2C[:, c].tolist() for what, reward_2C in found.items()},
+        "marks": gold_marks(rows[0], name),
         "gold": gold_gap(rows[0], name),
       }
       for c, (name, on_thought) in enumerate(
@@ -172,31 +246,59 @@ def item(
   }
 
 
-def gold_gap(row: Preference, dimension: str) -> float | None:
-  """True gap of a pair, second minus first; None where the row does not hold it.
+def _known(values: np.ndarray) -> np.ndarray:
+  return np.where(np.isnan(values), None, values)
+
+
+def gold_marks(row: Preference, dimension: str) -> list[float] | None:
+  """What gold says of both replies; None where the row does not hold it.
 
   That of "overall" is the mean of the others by the raters' common weights.
   """
+  both = [(row.gold or {}).get(one.cid, {}) for one in row.candidates]
+  weights = _weights(dimension)
+  if not all(set(weights) <= set(marks) for marks in both):
+    return None
+  total = sum(weights.values())
+  return [
+    sum(weights[name] * marks[name] for name in weights) / total for marks in both
+  ]
+
+
+def gold_gap(row: Preference, dimension: str) -> float | None:
+  """True gap of a pair, second minus first; None where the row does not hold it."""
   first, second = ((row.gold or {}).get(one.cid, {}) for one in row.candidates)
-  weights = raters.WEIGHTS if dimension == OVERALL else {dimension: 1.0}
+  weights = _weights(dimension)
   if not set(weights) <= set(first) & set(second):
     return None
   gaps = (weight * (second[name] - first[name]) for name, weight in weights.items())
   return sum(gaps) / sum(weights.values())
 
 
-def summary(items: Sequence[Row], dimensions: Sequence[str]) -> Row:
-  """For each dimension the model's accuracy, baselines, ceiling and ties."""
+def _weights(dimension: str) -> Mapping[str, float]:
+  return raters.WEIGHTS if dimension == OVERALL else {dimension: 1.0}
+
+
+def summary(
+  items: Sequence[Row], dimensions: Sequence[str], controls: Sequence[str]
+) -> Row:
+  """For each dimension the model's accuracy, baselines, ceiling, and the rest."""
   dialogues = [row["task_id"] for row in items]
+  simulated = all(row["simulated"] for row in items)
+  heads = [judged.judged(items, name, controls) for name in dimensions]
   return {
-    "simulated": all(row["simulated"] for row in items),
+    "simulated": simulated,
     "comparisons": len(items),
     "dialogues": len(set(dialogues)),
     "raters": len({rater for row in items for rater in row["raters"]}),
     "dimensions": {
-      name: choices.entry([row["dimensions"][name] for row in items], dialogues)
-      for name in dimensions
+      one.name: {
+        **choices.entry([row["dimensions"][one.name] for row in items], dialogues),
+        **statistics.dimension(one, simulated=simulated),
+      }
+      for one in heads
     },
+    **statistics.whole(items, heads),
   }
 
 
@@ -220,6 +322,7 @@ def page(result: Row) -> str:
       choices.accuracy_table(result["dimensions"]),
       "By strength of the choice; ties apart: the mean gap of the rewards.",
       choices.strength_table(result["dimensions"]),
+      *sections.sections(result),
       f"Settings: {tables.told(result['settings'])}.",
       "",
     ]
@@ -230,3 +333,8 @@ def plot(result: Row) -> Figure:
   """Accuracies beside both baselines, with a tick at the ceiling."""
   who = "simulated raters" if result["simulated"] else "raters"
   return choices.accuracy_bars(f"reward model: choices of {who}", result["dimensions"])
+
+
+def plots(result: Row) -> dict[str, Callable[[], Figure]]:
+  """Further pictures, by name."""
+  return plots_lib.plots(result)

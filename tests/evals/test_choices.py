@@ -40,7 +40,10 @@ def test_an_entry_by_hand():
   strength = entry["strength"]
   assert [strength[level]["n"] for level in "0123"] == [1, 3, 1, 1]
   assert strength["1"]["accuracy"] == pytest.approx(1.5 / 3)
-  assert strength["0"] == {"n": 1, "accuracy": None, "gap": 1.0}
+  nothing = dict.fromkeys(("accuracy", "low", "high"))
+  assert strength["0"] == {"n": 1, **nothing, "gap": 1.0}
+  # Two dialogues have a choice of 1: 1 of 2, and ½ of 1.
+  assert (strength["1"]["low"], strength["1"]["high"]) == (0.5, 0.5)
   assert strength["1"]["gap"] == pytest.approx((1 + 1 + 0) / 3)
 
 

@@ -22,6 +22,9 @@ DIMENSIONS = (
   "emotional_continuity",
   "coherence",
 )
+# Their marks depend on what is heard in the clip: its label, or the speaker's mood.
+# (Coherence knows facts told in clips, but only where a reply names facts.)
+HEARD = ("correctness", "acoustic_grounding", "emotional_continuity")
 _CLOSE = "</think>"
 _UNCERTAIN = re.compile(r"\b(or not|or maybe|or perhaps|maybe not|but no)\b")
 _LONGEST_WORDS = 30

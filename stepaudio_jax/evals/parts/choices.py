@@ -28,7 +28,7 @@ def entry(rows: Sequence[Row], clusters: Sequence[str]) -> Row:
   Raises:
     ValueError: nobody has decided anything.
   """
-  label_NJ = _padded([row["labels"] for row in rows])
+  label_NJ = padded([row["labels"] for row in rows])
   decided_NJ = ~np.isnan(label_NJ) & (label_NJ != 0)
   if not decided_NJ.any():
     raise ValueError(f"no decided choice in {len(rows)} comparisons")
@@ -55,7 +55,8 @@ def entry(rows: Sequence[Row], clusters: Sequence[str]) -> Row:
     "ceiling": ceiling or None,
     "way": _way(heard["accuracy"], ceiling["accuracy"]) if ceiling else None,
     "strength": {
-      str(level): _strength(model, gap_N, label_NJ, level) for level in (0, *LEVELS)
+      str(level): _strength(model, gap_N, label_NJ, level, clusters)
+      for level in (0, *LEVELS)
     },
   }
 
@@ -88,18 +89,22 @@ def _way(accuracy: float, ceiling: float) -> float | None:
 
 
 def _strength(
-  right_NJ: np.ndarray, gap_N: np.ndarray, label_NJ: np.ndarray, level: int
+  right_NJ: np.ndarray,
+  gap_N: np.ndarray,
+  label_NJ: np.ndarray,
+  level: int,
+  clusters: Sequence[str],
 ) -> Row:
   chosen_NJ = np.abs(label_NJ) == level
   gaps = np.broadcast_to(np.abs(gap_N)[:, None], label_NJ.shape)[chosen_NJ]
-  return {
-    "n": int(chosen_NJ.sum()),
-    "accuracy": float(right_NJ[chosen_NJ].mean()) if level and len(gaps) else None,
-    "gap": float(gaps.mean()) if len(gaps) else None,
-  }
+  told: Row = dict.fromkeys(("accuracy", "low", "high"))
+  if level and len(gaps):
+    told = share(np.where(chosen_NJ, right_NJ, np.nan), clusters)
+  gap = float(gaps.mean()) if len(gaps) else None
+  return {"n": int(chosen_NJ.sum()), **told, "gap": gap}
 
 
-def _padded(labels: Sequence[Sequence[int | None]]) -> np.ndarray:
+def padded(labels: Sequence[Sequence[int | None]]) -> np.ndarray:
   out = np.full((len(labels), max(map(len, labels))), np.nan)
   for row, given in zip(out, labels, strict=True):
     row[: len(given)] = [np.nan if label is None else label for label in given]
@@ -133,7 +138,7 @@ def strength_table(entries: dict[str, Row]) -> str:
   rows = [
     [
       name,
-      *(tables.percent(one["strength"][str(n)]["accuracy"]) for n in LEVELS),
+      *(_percent(one["strength"][str(n)]) for n in LEVELS),
       *(_points(one["strength"][str(n)]["gap"]) for n in (0, *LEVELS)),
     ]
     for name, one in entries.items()

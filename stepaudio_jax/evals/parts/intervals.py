@@ -1,13 +1,14 @@
 """95 % intervals: of a share, of a mean, and of a mean over clusters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 Z = 1.959963984540054  # 97.5th percentile of the normal distribution
 RESAMPLES = 2000
+_AT_ONCE = 1 << 20  # places that are drawn together: memory
 _SEED = 0  # fixed: the same scores always give the same interval
 
 
@@ -42,11 +43,8 @@ def bootstrap(values: Sequence[float]) -> Interval:
   value_N = np.asarray(values, np.float64)
   if not len(value_N):
     raise ValueError("no values to resample")
-  generator = np.random.default_rng(_SEED)
-  means = [
-    value_N[generator.integers(len(value_N), size=len(value_N))].mean()
-    for _ in range(RESAMPLES)
-  ]
+  size = len(value_N)
+  means = np.concatenate([value_N[drawn].mean(axis=1) for drawn in _drawn(size)])
   low, high = np.percentile(means, [2.5, 97.5])
   return Interval(float(low), float(high))
 
@@ -83,11 +81,25 @@ def clustered(
   _, place_N = np.unique(np.asarray(clusters), return_inverse=True)
   total_K = np.bincount(place_N, np.asarray(totals, np.float64))
   count_K = np.bincount(place_N, np.asarray(counts, np.float64))
-  generator = np.random.default_rng(_SEED)
   means = []
-  while len(means) < RESAMPLES:
-    drawn = generator.integers(len(total_K), size=len(total_K))
-    if count_K[drawn].any():
-      means.append(total_K[drawn].sum() / count_K[drawn].sum())
-  low, high = np.percentile(means, [2.5, 97.5])
+  for drawn in _drawn(len(total_K), endless=True):
+    counted = count_K[drawn].sum(axis=1)
+    totalled = total_K[drawn].sum(axis=1)
+    means.extend(totalled[counted > 0] / counted[counted > 0])
+    if len(means) >= RESAMPLES:
+      break
+  low, high = np.percentile(means[:RESAMPLES], [2.5, 97.5])
   return Interval(float(low), float(high))
+
+
+def _drawn(size: int, *, endless: bool = False) -> Iterator[np.ndarray]:
+  """Places of resamples, some [draws, size] at a time: RESAMPLES in all, or endless.
+
+  However many come at a time, they are the same ones.
+  """
+  generator = np.random.default_rng(_SEED)
+  at_once, left = max(1, _AT_ONCE // size), RESAMPLES
+  while left > 0 or endless:
+    draws = min(at_once, RESAMPLES if endless else left)
+    yield generator.integers(size, size=(draws, size))
+    left -= draws

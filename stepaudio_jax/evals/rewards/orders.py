@@ -1,0 +1,89 @@
+"""Order swaps: does a verdict stay when the two replies change places?
+
+Heads score each reply alone, so their gap changes its sign and nothing else: exact by
+construction. A judge that reads both replies at once is asked in both orders; whatever
+it is, its answers fit here as (φ, φ of the other order), where φ > 0 says that the
+first-listed reply is better and None that its reply could not be read.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from stepaudio_jax.data.schema import Preference
+from stepaudio_jax.evals.parts import choices
+from stepaudio_jax.evals.rewards.resampling import Draws
+
+Row = dict[str, Any]
+
+
+class Verdicts(NamedTuple):
+  """φ of a pair as it stands in the file, and of the same pair turned round."""
+
+  forward: float | None
+  backward: float | None
+
+
+class PairJudge(Protocol):
+  """Whoever compares two replies, in both orders."""
+
+  def verdicts(self, rows: Sequence[Preference]) -> list[Verdicts]:
+    """Of each row's candidates, in order."""
+
+
+HEADS = {"kind": "heads", "exact": True}
+
+
+def antisymmetric(verdicts: Verdicts) -> float | None:
+  """r of first over second, ½(φ(A, B) − φ(B, A)); None where either is masked."""
+  if None in verdicts:
+    return None
+  return 0.5 * (verdicts.forward - verdicts.backward)
+
+
+def entry(
+  verdicts: Sequence[Verdicts],
+  labels: Sequence[Sequence[float | None]],
+  dialogues: Sequence[str],
+) -> Row:
+  """How a judge did on pairs of which raters said `labels` (positive: second better).
+
+  "consistency" is the share of pairs, read in both orders, in which both name the same
+  reply (two verdicts of 0 are one opinion); "first" the share of verdicts other than 0
+  for the first-listed; "accuracy" that of antisymmetrised verdicts, and "one_order"
+  that of the first call alone, of decided choices on pairs that were read.
+  """
+  draws = Draws(dialogues)
+  forward_N, backward_N = (
+    np.asarray([np.nan if x is None else x for x in side], np.float64)
+    for side in zip(*verdicts, strict=True)
+  )
+  read_N = np.isfinite(forward_N) & np.isfinite(backward_N)
+  sign_2N = np.sign([forward_N, backward_N])
+  same_N = np.where(read_N, sign_2N[0] == -sign_2N[1], False)
+  label_NJ = choices.padded(labels)
+  calls_N = np.full(len(verdicts), 2.0)
+  failed_N = 2 - np.isfinite(sign_2N).sum(axis=0)
+  return {
+    "kind": "judge",
+    "exact": False,
+    "pairs": len(verdicts),
+    "calls": 2 * len(verdicts),
+    "unread": int(failed_N.sum()),
+    "failure_rate": draws.ratio(failed_N.astype(np.float64), calls_N),
+    "consistency": draws.ratio(same_N.astype(np.float64), read_N.astype(np.float64)),
+    "first": draws.ratio(
+      (sign_2N == 1).sum(axis=0).astype(np.float64),
+      (np.abs(sign_2N) == 1).sum(axis=0).astype(np.float64),
+    ),
+    "accuracy": _accuracy((backward_N - forward_N) / 2, label_NJ, draws),
+    "one_order": _accuracy(-forward_N, label_NJ, draws),
+  }
+
+
+def _accuracy(gap_N: np.ndarray, label_NJ: np.ndarray, draws: Draws) -> Row | None:
+  right_NJ = choices.right(gap_N, label_NJ)
+  known_NJ = ~np.isnan(right_NJ)
+  counted_N = known_NJ.sum(axis=1).astype(np.float64)
+  return draws.ratio(np.nansum(right_NJ, axis=1), counted_N)

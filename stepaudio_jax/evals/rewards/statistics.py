@@ -1,0 +1,39 @@
+"""All that is told of a reward model's items, beyond parts/choices.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stepaudio_jax.evals.rewards import (
+  best,
+  calibration,
+  correlation,
+  groups,
+  lengths,
+  orders,
+  sound,
+)
+from stepaudio_jax.evals.rewards.judged import Judged
+
+Row = dict[str, Any]
+
+
+def dimension(one: Judged, *, simulated: bool) -> Row:
+  """Of one dimension."""
+  return {
+    "turns": groups.by_turns(one),
+    "calibration": calibration.entry(one),
+    "spearman": correlation.entry(one),
+    "sound": sound.entry(one, simulated=simulated),
+    "lengths": lengths.entry(one),
+  }
+
+
+def whole(items: Sequence[Row], heads: Sequence[Judged]) -> Row:
+  """Of all dimensions together."""
+  name = best.chosen([one.name for one in heads])
+  return {
+    "own": correlation.own(heads),
+    "between": correlation.between(heads),
+    "best_of_n": {"dimension": name, "curve": best.entry(best.groups(items, name))},
+    "order": orders.HEADS,
+  }

@@ -1,0 +1,45 @@
+"""Order swaps by hand."""
+
+import numpy as np
+import pytest
+
+from stepaudio_jax.evals.rewards import orders
+from stepaudio_jax.evals.rewards.orders import Verdicts
+
+# φ > 0: the first-listed is better. Labels > 0: the second of the file is better.
+ANSWERS = [
+  Verdicts(1.0, -1.0),  # both times the first of the file
+  Verdicts(0.2, 0.6),  # whichever is listed first
+  Verdicts(-0.6, 1.0),  # both times the second
+  Verdicts(0.6, None),
+  Verdicts(None, None),
+  Verdicts(0.0, 0.0),
+]
+LABELS = [[-2, -1], [1, None], [-1, 0], [-1], [1], [2]]
+
+
+def test_an_entry_by_hand():
+  told = orders.entry(ANSWERS, LABELS, list("abcdef"))
+  assert (told["pairs"], told["calls"], told["unread"]) == (6, 12, 3)
+  assert told["failure_rate"]["value"] == pytest.approx(3 / 12)
+  assert told["consistency"]["value"] == pytest.approx(3 / 4)
+  # Of the 7 verdicts that are not 0: first in 1.0, 0.2, 0.6, 1.0, 0.6
+  assert told["first"]["value"] == pytest.approx(5 / 7)
+  # r is 1, −0.2, −0.8, 0: right twice; right (second); wrong; ½
+  assert told["accuracy"]["value"] == pytest.approx((2 + 1 + 0 + 0.5) / 5)
+  # One order: right twice; wrong; wrong; right; –; ½
+  assert told["one_order"]["value"] == pytest.approx((2 + 0 + 0 + 1 + 0.5) / 6)
+
+
+def test_the_reward_is_exactly_antisymmetric():
+  rng = np.random.default_rng(0)
+  for forward, backward in rng.normal(size=(100, 2)):
+    r = orders.antisymmetric(Verdicts(forward, backward))
+    assert r == -orders.antisymmetric(Verdicts(backward, forward))
+  assert orders.antisymmetric(Verdicts(1.0, None)) is None
+
+
+def test_nothing_that_was_read_is_told_so():
+  told = orders.entry([Verdicts(None, None)], [[1]], ["a"])
+  assert told["failure_rate"]["value"] == 1.0
+  assert told["consistency"] is told["accuracy"] is told["first"] is None
