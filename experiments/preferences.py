@@ -30,7 +30,7 @@ from stepaudio_jax.text import tokenizer as tokenizers
 
 SPLIT = "heldout"
 MAX_NEW_TOKENS = 48  # of a reply, as in the quick start
-LARGEST_LAPS = 64  # of the dialogues, before giving up on as many different pairs
+SPARE, ROUNDS = 1.2, 4  # pairs to begin with; tries, of ever more, before giving up
 
 Row = dict[str, Any]
 
@@ -86,15 +86,19 @@ def different(
   Raises:
     ValueError: there are not so many.
   """
-  asked, rows = pairs, []
-  while asked <= LARGEST_LAPS * len(dialogues) + pairs:
+  rows: list[Row] = []
+  for attempt in range(1, ROUNDS + 1):
     made = preferences.rows(
-      dialogues, truths, panel, pairs=asked, raters_per_item=len(panel), **options
+      dialogues,
+      truths,
+      panel,
+      pairs=round(pairs * SPARE**attempt),
+      raters_per_item=len(panel),
+      **options,
     )
     rows = [*_unlike(made, len(panel))]
     if len(rows) >= pairs * len(panel):
       return rows[: pairs * len(panel)]
-    asked += max(asked - len(rows) // len(panel), len(dialogues))
   raise ValueError(
     f"pairs={pairs}: these {len(dialogues)} dialogues give "
     f"{len(rows) // len(panel)} different ones"

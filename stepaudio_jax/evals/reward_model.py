@@ -12,34 +12,24 @@ several candidates (best), and what order swaps change (orders).
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from matplotlib.figure import Figure
 
-from stepaudio_jax import scoring, workdirs
-from stepaudio_jax.core import progress
-from stepaudio_jax.data.comparisons import OVERALL, Pair, PairLimits, Pairs
-from stepaudio_jax.data.corpus import Corpus
+from stepaudio_jax import workdirs
+from stepaudio_jax.data.comparisons import OVERALL, Pair
 from stepaudio_jax.data.schema import Preference
-from stepaudio_jax.data.store import Store
 from stepaudio_jax.data.world import raters
 from stepaudio_jax.evals.parts import choices, hearing, tables
 from stepaudio_jax.evals.parts import controls as controls_lib
-from stepaudio_jax.evals.rewards import judged, sections, statistics
+from stepaudio_jax.evals.rewards import judged, reading, sections, statistics
 from stepaudio_jax.evals.rewards import plots as plots_lib
-from stepaudio_jax.evals.rewards.other_sound import OtherSound
-from stepaudio_jax.models.heads import RewardHeads
-from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.workdirs import RewardModel
 
 DEFAULTS = {"batch_size": 32}
-SILENCE = "silence"
 
 Row = dict[str, Any]
 
@@ -65,16 +55,11 @@ class Options:
     wrong = [name for name in self.controls or () if name not in known]
     if wrong:
       raise ValueError(f"unknown controls {wrong}; the choices are {known}")
-    if self.controls is not None and SILENCE not in self.controls:
+    if self.controls is not None and reading.SILENCE not in self.controls:
       raise ValueError(
-        f"controls={self.controls} lack {SILENCE!r}, beside which accuracies stand"
+        f"controls={self.controls} lack {reading.SILENCE!r}, beside which accuracies "
+        "stand"
       )
-
-  @property
-  def others(self) -> tuple[str, ...]:
-    """Controls that want clips of their own."""
-    known = controls_lib.names()[1:] if self.controls is None else self.controls
-    return tuple(name for name in known if name != SILENCE)
 
 
 def load(folder: epath.PathLike) -> RewardModel:
@@ -103,105 +88,24 @@ def evaluate(
   """
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
-  corpus = _corpus(data / "preferences-heldout.jsonl")
-  frames = hearing.store(model.params, cache)
-  heard, found = rewards_heard(model, corpus, frames, cache / "clips", options, limit)
+  asked, found = reading.heard(
+    model,
+    reading.corpus(data / "preferences-heldout.jsonl"),
+    hearing.store(model.params, cache),
+    cache / "clips",
+    batch_size=options.batch_size,
+    controls=options.controls,
+    limit=limit,
+  )
   items = [
     item(
-      model, heard.entry(0, k), heard.rows(0, k), {n: x[k] for n, x in found.items()}
+      model, asked.entry(0, k), asked.rows(0, k), {n: x[k] for n, x in found.items()}
     )
     for k in range(len(found["reward"]))
   ]
   names = [name for name in found if name != "reward"]
   settings = {**dataclasses.asdict(options), "limit": limit, "controls": names}
   return {"settings": settings, **summary(items, model.dimensions, names)}, items
-
-
-def rewards_heard(
-  model: RewardModel,
-  corpus: Corpus,
-  frames: Store,
-  folder: epath.Path,
-  options: Options,
-  limit: int | None,
-) -> tuple[Pairs, dict[str, np.ndarray]]:
-  """The comparisons, and reward_N2C of them by "reward" and every control.
-
-  Args:
-    folder: of the clips that controls make.
-  """
-  clips = corpus.clips()
-  hearing.fill(frames, clips, model.params, model.size)
-  heard = _pairs(corpus, frames, model, PairLimits())
-  silence = hearing.silenced(frames, clips, model.params, model.size)
-  feeds = {"reward": heard, SILENCE: _pairs(corpus, silence, model, heard.limits)}
-  for name in options.others:
-    try:
-      other = OtherSound(corpus, name, folder)
-    except ValueError as error:
-      if options.controls is not None:
-        raise
-      logging.warning("the control %r is left out: %s", name, error)
-      continue
-    hearing.fill(frames, other.clips(), model.params, model.size)
-    # Its clips may be longer ones.
-    feeds[name] = _pairs(other, frames, model, PairLimits())
-  program = _program(model)
-  places = [(0, index) for index in range(heard.counts[0])][:limit]
-  return heard, {
-    name: _rewards(program, feed, places, options.batch_size, name)
-    for name, feed in feeds.items()
-  }
-
-
-def _corpus(path: epath.Path) -> Corpus:
-  literal = str(path).replace("{", "{{").replace("}", "}}")
-  options = {"preference": {"path": literal}}
-  return Corpus({"preference": 1.0}, options, "heldout", Preference)
-
-
-def _pairs(corpus: Corpus, frames: Any, model: RewardModel, limits: PairLimits):
-  return Pairs(
-    corpus,
-    frames,
-    model.tokenizer,
-    limits,
-    dimensions=model.dimensions,
-    encoder_width=model.size.encoder_width,
-  )
-
-
-def _program(model: RewardModel) -> Callable:
-  """replies → reward_B2C of this model; its comparisons, a row each."""
-  heads = RewardHeads(len(model.dimensions))
-  score = jax.jit(
-    functools.partial(
-      scoring.rewards, StepAudio(model.size), heads, on_thought=model.on_thought
-    )
-  )
-  parts = ("adaptor", "decoder", "rewards")
-  params = jax.device_put({part: model.params[part] for part in parts})
-  return functools.partial(score, params)
-
-
-def _rewards(
-  program: Callable,
-  feed: Pairs,
-  places: Sequence[tuple[int, int]],
-  batch_size: int,
-  what: str,
-) -> np.ndarray:
-  """reward_N2C of the comparisons at these places."""
-  out = []
-  for start in progress.bar(range(0, len(places), batch_size), what, "batch"):
-    asked = places[start : start + batch_size]
-    rows = [[place] for place in asked] + [[]] * (batch_size - len(asked))
-    reward_B2C = np.asarray(program(feed.batch(rows, start).replies))
-    if not np.isfinite(reward_B2C[: len(asked)]).all():
-      names = [feed.entry(*place).id for place in asked]
-      raise FloatingPointError(f"the model's rewards are not finite on {names}")
-    out.append(reward_B2C[: len(asked)])
-  return np.concatenate(out)
 
 
 def item(
