@@ -42,6 +42,23 @@ def summary(folder):
   return run(folder, folder / "out", batch_size=2)
 
 
+@pytest.fixture(scope="module")
+def other_sounds(folder, tmp_path_factory):
+  """The same questions about two sounds: (folder, its items)."""
+  changed = tmp_path_factory.mktemp("sounds")
+  rows = (folder / "preferences-heldout.jsonl").read_text().splitlines()
+  rows = [json.loads(row) for row in rows]
+  for seed, name in enumerate(("a.wav", "b.wav")):
+    worlds.write_noise(changed / name, 8_000 + 1_000 * seed, seed)
+  for row in rows:
+    if row["task_id"] in ("t0", "t3"):
+      row["context"][0]["content"][0]["path"] = "b.wav"
+  worlds.write_jsonl(changed / "preferences-heldout.jsonl", rows)
+  (changed / "rm").symlink_to(folder / "rm")
+  run(changed, changed / "out", batch_size=2)
+  return changed, items_of(changed / "out")
+
+
 def run(folder, out, **options):
   return evaluate.run(
     checkpoint=folder / "rm",
@@ -104,6 +121,85 @@ def test_table_and_plot_are_there(summary, folder):
   assert picture.startswith(b"\x89PNG")
 
 
+def test_a_swapped_dialogue_is_heard_with_another_ones_clip(other_sounds, folder):
+  changed, items = other_sounds
+  rows = (changed / "preferences-heldout.jsonl").read_text().replace("a.wav", "c.wav")
+  rows = rows.replace("b.wav", "a.wav").replace("c.wav", "b.wav")
+  turned = changed / "turned"
+  turned.mkdir()
+  (turned / "preferences-heldout.jsonl").write_text(rows)
+  for name in ("a.wav", "b.wav", "rm"):
+    (turned / name).symlink_to(changed / name)
+  run(turned, turned / "out", controls=["silence"])
+  for item, other in zip(items, items_of(turned / "out"), strict=True):
+    for name in DIMENSIONS:
+      swapped = item["dimensions"][name]["swapped"]
+      assert swapped != item["dimensions"][name]["reward"]
+      np.testing.assert_allclose(
+        swapped, other["dimensions"][name]["reward"], atol=1e-5
+      )
+      assert "swapped" not in other["dimensions"][name]
+  kept = (changed / "out" / "cache" / "clips").iterdir()
+  assert {path.name.split("-")[0] for path in kept} == {"flat"}
+
+
+def test_the_report_has_all_that_the_data_allow(other_sounds):
+  changed, _ = other_sounds
+  page = (changed / "out" / "reward_model.md").read_text()
+  assert re.findall("^## (.*)$", page, re.M) == [
+    "By turns",
+    "Calibration",
+    "Rank correlations",
+    "With other sound",
+    "Length and place",
+    "Between dimensions",
+  ]
+  written = json.loads((changed / "out" / "reward_model.json").read_text())
+  assert written["settings"]["controls"] == ["silence", "swapped", "flat"]
+  drop = written["dimensions"]["overall"]["sound"]["silence"]["drop"]
+  over = written["dimensions"]["overall"]["over_silence"]
+  assert drop["value"] == pytest.approx(over["mean"])
+  for name in ("reliability", "sound"):
+    picture = (changed / "out" / f"reward_model.{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_replies_that_change_places_change_the_sign_and_nothing_else(
+  summary, folder, tmp_path
+):
+  rows = (folder / "preferences-heldout.jsonl").read_text().splitlines()
+  rows = [json.loads(row) for row in rows]
+  for row in rows:
+    row["candidates"] = row["candidates"][::-1]
+    row["overall"] = -row["overall"]
+    row["dims"] = {k: v if v is None else -v for k, v in row["dims"].items()}
+  worlds.write_jsonl(tmp_path / "preferences-heldout.jsonl", rows)
+  for name in ("a.wav", "rm"):
+    (tmp_path / name).symlink_to(folder / name)
+  turned = run(tmp_path, tmp_path / "out", batch_size=2, controls=["silence"])
+  for item, other in zip(
+    items_of(folder / "out"), items_of(tmp_path / "out"), strict=True
+  ):
+    for name in DIMENSIONS:
+      before, after = (one["dimensions"][name] for one in (item, other))
+      assert after["reward"] == before["reward"][::-1]
+      assert after["scores"] == before["scores"][::-1]
+      assert after["marks"] == (before["marks"] and before["marks"][::-1])
+  accuracy = summary["dimensions"]["overall"]["accuracy"]
+  assert turned["dimensions"]["overall"]["accuracy"] == accuracy
+
+
+def test_a_control_that_the_data_do_not_allow(summary, folder, tmp_path):
+  # All dialogues share one clip: nothing can be swapped.
+  assert summary["settings"]["controls"] == ["silence", "flat"]
+  with pytest.raises(ValueError, match="swapping needs other clips than those of"):
+    run(folder, tmp_path / "out", controls=["silence", "swapped"])
+  with pytest.raises(ValueError, match=r"unknown controls \['loud'\]; the choices are"):
+    run(folder, tmp_path / "out", controls=["silence", "loud"])
+  with pytest.raises(ValueError, match=r"controls=\('flat',\) lack 'silence'"):
+    run(folder, tmp_path / "out", controls=["flat"])
+
+
 def test_people_have_no_gold_and_so_no_ceiling(folder, tmp_path):
   write_preferences(tmp_path, "heldout", pairs=2, gold=False)
   (tmp_path / "rm").symlink_to(folder / "rm")
@@ -123,6 +219,10 @@ def test_gold_gaps_by_hand():
   # 2 points at weight 2 among weights that add up to 6.5
   assert sum(raters.WEIGHTS.values()) == 6.5
   assert reward_model.gold_gap(first_better, "overall") == pytest.approx(-4 / 6.5)
+  overall = reward_model.gold_marks(first_better, "overall")
+  assert overall == pytest.approx([3 + 4 / 6.5, 3.0])
+  assert reward_model.gold_marks(first_better, "correctness") == [5.0, 3.0]
+  assert reward_model.gold_marks(first_better, "warmth") is None
   assert reward_model.gold_gap(first_better, "warmth") is None
   assert reward_model.gold_gap(row(None, pair), "overall") is None
 

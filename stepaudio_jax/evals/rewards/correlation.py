@@ -136,10 +136,11 @@ def own(heads: Sequence[Judged]) -> Row | None:
   Partial rank correlations over replies, head k with gold j *given all other gold
   dimensions*; `lead` is the own one less the largest absolute other one, and its
   interval's lower bound above 0 says "above every other". Only dimensions that gold
-  itself marks, and not all alike, take part, so not "overall", their sum. None: fewer
-  than two of these.
+  itself marks, and not all alike, take part, so not "overall", the mean of the others,
+  nor what has its marks. None: fewer than two of these.
   """
-  marked = [one for one in heads if one.name != OVERALL and _marked(one.mark_N2)]
+  means = [one.mark_N2 for one in heads if one.name == OVERALL]
+  marked = [one for one in heads if _marked(one.mark_N2, means)]
   gold_GM = np.asarray([one.mark_N2.reshape(-1) for one in marked])
   if len(marked) < 2:
     return None
@@ -164,8 +165,9 @@ def own(heads: Sequence[Judged]) -> Row | None:
   }
 
 
-def _marked(mark_N2: np.ndarray) -> bool:
-  return bool(np.isfinite(mark_N2).all() and np.ptp(mark_N2))
+def _marked(mark_N2: np.ndarray, means: Sequence[np.ndarray]) -> bool:
+  a_mean = any(np.array_equal(mark_N2, mean_N2) for mean_N2 in means)
+  return bool(not a_mean and np.isfinite(mark_N2).all() and np.ptp(mark_N2))
 
 
 def partial(corr_RVV: np.ndarray) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 Heads score each reply alone, so their gap changes its sign and nothing else: exact by
 construction. A judge that reads both replies at once is asked in both orders; whatever
-it is, its answers fit here as (φ, φ of the other order), where φ > 0 says that the
-first-listed reply is better and None that its reply could not be read.
+it is, its answers fit here as two numbers φ, of the pair as it stands in the file and
+of the same pair turned round, where φ > 0 says that the first-listed reply is better
+and NaN that what the judge said could not be read.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.evals.parts import choices
 from stepaudio_jax.evals.rewards.resampling import Draws
 
@@ -19,26 +19,17 @@ Row = dict[str, Any]
 
 
 class Verdicts(NamedTuple):
-  """φ of a pair as it stands in the file, and of the same pair turned round."""
+  """φ of a pair in both orders; NaN is masked."""
 
-  forward: float | None
-  backward: float | None
-
-
-class PairJudge(Protocol):
-  """Whoever compares two replies, in both orders."""
-
-  def verdicts(self, rows: Sequence[Preference]) -> list[Verdicts]:
-    """Of each row's candidates, in order."""
+  forward: float
+  backward: float
 
 
 HEADS = {"kind": "heads", "exact": True}
 
 
-def antisymmetric(verdicts: Verdicts) -> float | None:
-  """r of first over second, ½(φ(A, B) − φ(B, A)); None where either is masked."""
-  if None in verdicts:
-    return None
+def antisymmetric(verdicts: Verdicts) -> float:
+  """r of first over second, ½(φ(A, B) − φ(B, A)); NaN where either is masked."""
   return 0.5 * (verdicts.forward - verdicts.backward)
 
 
@@ -55,10 +46,8 @@ def entry(
   that of the first call alone, of decided choices on pairs that were read.
   """
   draws = Draws(dialogues)
-  forward_N, backward_N = (
-    np.asarray([np.nan if x is None else x for x in side], np.float64)
-    for side in zip(*verdicts, strict=True)
-  )
+  forward_N, backward_N = np.asarray(verdicts, np.float64).T
+  gap_N = -np.asarray([antisymmetric(one) for one in verdicts])
   read_N = np.isfinite(forward_N) & np.isfinite(backward_N)
   sign_2N = np.sign([forward_N, backward_N])
   same_N = np.where(read_N, sign_2N[0] == -sign_2N[1], False)
@@ -77,7 +66,7 @@ def entry(
       (sign_2N == 1).sum(axis=0).astype(np.float64),
       (np.abs(sign_2N) == 1).sum(axis=0).astype(np.float64),
     ),
-    "accuracy": _accuracy((backward_N - forward_N) / 2, label_NJ, draws),
+    "accuracy": _accuracy(gap_N, label_NJ, draws),
     "one_order": _accuracy(-forward_N, label_NJ, draws),
   }
 

@@ -123,9 +123,9 @@ def best_of_n(result: Row) -> Figure:
     where.set_ylabel(f"{what}, gain over n = 1", color=colour)
     where.spines["top"].set_visible(False)
     where.set_ylim(*_from_zero([*low, *high]))
-  axes.set_xticks(
-    x, [f"{value:.2f}\nn {p['n']}" for value, p in zip(x, points, strict=True)]
-  )
+  told = [k for k, point in enumerate(points) if point["n"].bit_count() == 1]
+  names = [f"{x[k]:.2f}\nn {points[k]['n']}" for k in told]
+  axes.set_xticks([x[k] for k in told], names)
   axes.set_xlabel("√KL from one draw")
   name = _plain(result["best_of_n"]["dimension"])
   axes.set_title(f"best of n by {name}", loc="left", fontsize=10)

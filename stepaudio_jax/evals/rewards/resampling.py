@@ -5,6 +5,7 @@ how often each of them came; every statistic here is one of weighted rows, and a
 of it are computed together.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +28,8 @@ class Draws:
 
   def __init__(self, clusters: Sequence[str], draws: int = DRAWS):
     names, self.place_N = np.unique(np.asarray(clusters), return_inverse=True)
-    self.clusters, share = len(names), 1 / len(names)
-    generator = np.random.default_rng(_SEED)
-    drawn_RK = generator.multinomial(len(names), [share] * len(names), size=draws)
-    self._weight_RK = drawn_RK.astype(np.float64)
+    self.clusters = len(names)
+    self._weight_RK = _drawn(len(names), draws)
 
   @property
   def count(self) -> int:
@@ -53,6 +52,14 @@ class Draws:
     with np.errstate(invalid="ignore", divide="ignore"):
       ratio_R = self.sums(total_N) / counted_R
     return estimate(total_N.sum() / count_N.sum(), ratio_R)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(clusters: int, draws: int) -> np.ndarray:
+  """How often each cluster comes; the same for all statistics of so many."""
+  generator = np.random.default_rng(_SEED)
+  drawn_RK = generator.multinomial(clusters, [1 / clusters] * clusters, size=draws)
+  return drawn_RK.astype(np.float64)
 
 
 def estimate(value: float, drawn_R: np.ndarray) -> Row:

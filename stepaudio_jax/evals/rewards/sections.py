@@ -125,8 +125,9 @@ def _sound(result: Row) -> Iterator[str]:
   yield (
     "## With other sound\n\nAccuracy lost, paired, in points: `silence` of equal "
     "length, `swapped` with another dialogue's clips, `flat` speech without its "
-    "melody. ✓: clearly lost where gold's truth depends on the clip, and not clearly "
-    "lost elsewhere (flat speech takes only some of what is asked about)."
+    "melody. ✓: clearly lost where gold's truth depends on the clip (nothing is "
+    "expected of flat speech there, whose words and median pitch stay), and not "
+    "clearly lost elsewhere."
   )
   rows = []
   for name, one in entries.items():
@@ -210,11 +211,26 @@ def _rest(result: Row) -> Iterator[str]:
       if i
     ],
   )
-  if result["order"]["exact"]:
-    yield (
-      "Order swaps: heads score each reply alone, so a gap changes its sign and "
-      "nothing else when the replies change places, and nothing has to be parsed."
-    )
+  yield (
+    "Order swaps: heads score each reply alone, so a gap changes its sign and "
+    "nothing else when the replies change places, and nothing has to be parsed."
+  )
+
+
+def order(told: Row) -> list[str]:
+  """The section of a judge, whose verdicts are those of orders.entry."""
+  rows = [
+    ["accuracy, both orders", _share(told["accuracy"])],
+    ["accuracy, one order", _share(told["one_order"])],
+    ["both orders name one reply", _share(told["consistency"])],
+    ["verdicts for the first-listed", _share(told["first"])],
+    ["verdicts that could not be read", _share(told["failure_rate"])],
+  ]
+  return [
+    f"## The judge in both orders\n\n{told['pairs']} pairs, {told['calls']} calls, "
+    f"{told['unread']} unread; these are masked, never 0.",
+    tables.table(["of the judge", "share"], rows),
+  ]
 
 
 def _told(row: Row | None) -> str:

@@ -35,7 +35,7 @@ def entry(one: Judged, *, simulated: bool) -> dict[str, Row]:
       "accuracy": _mean(other_NJ, draws),
       "drop": drop,
       "needs_audio": needs,
-      "as_expected": None if needs is None else _expected(needs, drop),
+      "as_expected": _expected(name, needs, drop),
     }
   return out
 
@@ -47,8 +47,14 @@ def needs_audio(dimension: str) -> bool | None:
   return dimension in gold.HEARD if dimension in gold.DIMENSIONS else None
 
 
-def _expected(needs: bool, drop: Row) -> bool:
-  """It clearly drops where it should; where it should not, it does not clearly."""
+def _expected(control: str, needs: bool | None, drop: Row) -> bool | None:
+  """It clearly drops where it should; where it should not, it does not clearly.
+
+  None: nobody knows. So it is of flat speech too, whose words and median pitch are
+  still there, for what is heard.
+  """
+  if needs is None or (needs and control == "flat"):
+    return None
   return (drop["low"] > 0) is needs
 
 

@@ -137,9 +137,11 @@ def test_dimensions_that_gold_does_not_mark_take_no_part():
   mark_3N2 = made(50)
   noise = np.random.default_rng(1).normal(0, 1, mark_3N2.shape)
   some = heads(mark_3N2, mark_3N2 + noise)
-  some[0] = head(name="overall", reward_N2=noise[0], mark_N2=mark_3N2.mean(axis=0))
+  mean = {"reward_N2": noise[0], "mark_N2": mark_3N2.mean(axis=0)}
+  some[0] = head(name="overall", **mean)
+  some.append(head(name="another mean", **mean))
   assert [*correlation.own(some)["heads"]] == ["naturalness", "coherence"]
-  assert correlation.own(some[:2]) is None
+  assert correlation.own([some[0], some[1], some[3]]) is None
   # Nor do those that it marks all alike, which nothing can be ranked by.
   mark_3N2[2] = 3.0
   told = correlation.own(heads(mark_3N2, mark_3N2 + noise))

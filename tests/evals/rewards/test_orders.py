@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stepaudio_jax.evals.rewards import orders
+from stepaudio_jax.evals.rewards import orders, sections
 from stepaudio_jax.evals.rewards.orders import Verdicts
 
 # φ > 0: the first-listed is better. Labels > 0: the second of the file is better.
@@ -11,8 +11,8 @@ ANSWERS = [
   Verdicts(1.0, -1.0),  # both times the first of the file
   Verdicts(0.2, 0.6),  # whichever is listed first
   Verdicts(-0.6, 1.0),  # both times the second
-  Verdicts(0.6, None),
-  Verdicts(None, None),
+  Verdicts(0.6, np.nan),
+  Verdicts(np.nan, np.nan),
   Verdicts(0.0, 0.0),
 ]
 LABELS = [[-2, -1], [1, None], [-1, 0], [-1], [1], [2]]
@@ -36,10 +36,19 @@ def test_the_reward_is_exactly_antisymmetric():
   for forward, backward in rng.normal(size=(100, 2)):
     r = orders.antisymmetric(Verdicts(forward, backward))
     assert r == -orders.antisymmetric(Verdicts(backward, forward))
-  assert orders.antisymmetric(Verdicts(1.0, None)) is None
+  assert np.isnan(orders.antisymmetric(Verdicts(1.0, np.nan)))
 
 
 def test_nothing_that_was_read_is_told_so():
-  told = orders.entry([Verdicts(None, None)], [[1]], ["a"])
+  told = orders.entry([Verdicts(np.nan, np.nan)], [[1]], ["a"])
   assert told["failure_rate"]["value"] == 1.0
   assert told["consistency"] is told["accuracy"] is told["first"] is None
+
+
+def test_a_judges_section_tells_what_was_counted():
+  head, table = sections.order(orders.entry(ANSWERS, LABELS, list("abcdef")))
+  assert "6 pairs, 12 calls, 3 unread" in head
+  assert "| both orders name one reply | 75.0 % [" in table
+  assert "| verdicts that could not be read | 25.0 % [" in table
+  nothing = orders.entry([Verdicts(np.nan, np.nan)], [[1]], ["a"])
+  assert "| accuracy, both orders | – |" in sections.order(nothing)[1]

@@ -33,6 +33,10 @@ def test_a_drop_is_expected_where_gold_hears(name, lost, expected):
   assert told["accuracy"]["value"] == pytest.approx(1 - lost)
   assert told["drop"]["value"] == pytest.approx(lost)
   assert told["as_expected"] is expected
+  flat = dataclasses.replace(heard(name, other_N), other_N2={})
+  flat.other_N2["flat"] = heard(name, other_N).other_N2["silence"]
+  told = sound.entry(flat, simulated=True)["flat"]
+  assert told["as_expected"] is (None if name == "correctness" else expected)
   people = sound.entry(heard(name, other_N), simulated=False)["silence"]
   assert (people["needs_audio"], people["as_expected"]) == (None, None)
 
