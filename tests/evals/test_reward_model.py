@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stepaudio_jax import checkpoint, evaluate, workdirs
+from stepaudio_jax.audio import pitch
 from stepaudio_jax.core.types import TrainState
 from stepaudio_jax.data.world import gold, raters
 from stepaudio_jax.evals import reward_model
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(folder):
-  return run(folder, folder / "out", batch_size=2)
+  return run(folder, folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +56,23 @@ def other_sounds(folder, tmp_path_factory):
       row["context"][0]["content"][0]["path"] = "b.wav"
   worlds.write_jsonl(changed / "preferences-heldout.jsonl", rows)
   (changed / "rm").symlink_to(folder / "rm")
-  run(changed, changed / "out", batch_size=2)
+  run(changed, changed / "out", plots=True)
   return changed, items_of(changed / "out")
 
 
-def run(folder, out, **options):
-  return evaluate.run(
-    checkpoint=folder / "rm",
-    benchmarks=["reward_model"],
-    data=folder,
-    out=out,
-    **options,
-  )["reward_model"]
+def run(folder, out, *, plots=False, **options):
+  with pytest.MonkeyPatch.context() as patched:
+    # What it does is tested with the controls; here it would cost seconds.
+    patched.setattr(pitch, "flattened", lambda samples_N: 0.5 * samples_N)
+    if not plots:
+      patched.setattr(reward_model, "plots", lambda summary: {})
+    return evaluate.run(
+      checkpoint=folder / "rm",
+      benchmarks=["reward_model"],
+      data=folder,
+      out=out,
+      **{"cache": folder / "cache", "batch_size": 2} | options,
+    )["reward_model"]
 
 
 def items_of(out):
@@ -102,7 +108,7 @@ def test_silence_is_another_sound_and_batches_change_nothing(summary, folder):
   items = items_of(folder / "out")
   judged = items[0]["dimensions"]["overall"]
   assert judged["reward"] != judged["silence"]
-  run(folder, folder / "again", batch_size=3, limit=4, cache=folder / "out" / "cache")
+  run(folder, folder / "again", batch_size=3, limit=4, controls=["silence"])
   for item, other in zip(items[:4], items_of(folder / "again"), strict=True):
     for name in DIMENSIONS:
       np.testing.assert_allclose(
@@ -139,7 +145,7 @@ def test_a_swapped_dialogue_is_heard_with_another_ones_clip(other_sounds, folder
         swapped, other["dimensions"][name]["reward"], atol=1e-5
       )
       assert "swapped" not in other["dimensions"][name]
-  kept = (changed / "out" / "cache" / "clips").iterdir()
+  kept = (changed / "cache" / "clips").iterdir()
   assert {path.name.split("-")[0] for path in kept} == {"flat"}
 
 
@@ -176,7 +182,7 @@ def test_replies_that_change_places_change_the_sign_and_nothing_else(
   worlds.write_jsonl(tmp_path / "preferences-heldout.jsonl", rows)
   for name in ("a.wav", "rm"):
     (tmp_path / name).symlink_to(folder / name)
-  turned = run(tmp_path, tmp_path / "out", batch_size=2, controls=["silence"])
+  turned = run(tmp_path, tmp_path / "out", controls=["silence"])
   for item, other in zip(
     items_of(folder / "out"), items_of(tmp_path / "out"), strict=True
   ):
@@ -203,7 +209,7 @@ def test_a_control_that_the_data_do_not_allow(summary, folder, tmp_path):
 def test_people_have_no_gold_and_so_no_ceiling(folder, tmp_path):
   write_preferences(tmp_path, "heldout", pairs=2, gold=False)
   (tmp_path / "rm").symlink_to(folder / "rm")
-  summary = run(tmp_path, tmp_path / "out")
+  summary = run(tmp_path, tmp_path / "out", controls=["silence"])
   assert not summary["simulated"]
   assert all(e["ceiling"] is None for e in summary["dimensions"].values())
   assert "– | – |" in (tmp_path / "out" / "reward_model.md").read_text()

@@ -88,15 +88,17 @@ def _pairs(corpus: Corpus, frames: Any, model: RewardModel, limits: PairLimits):
 
 def _program(model: RewardModel) -> Callable:
   """replies → reward_B2C of this model; its comparisons, a row each."""
-  heads = RewardHeads(len(model.dimensions))
-  score = jax.jit(
-    functools.partial(
-      scoring.rewards, StepAudio(model.size), heads, on_thought=model.on_thought
-    )
-  )
   parts = ("adaptor", "decoder", "rewards")
   params = jax.device_put({part: model.params[part] for part in parts})
-  return functools.partial(score, params)
+  return functools.partial(_compiled(StepAudio(model.size), model.on_thought), params)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(model: StepAudio, on_thought: tuple[bool, ...]) -> Callable:
+  heads = RewardHeads(len(on_thought))
+  return jax.jit(
+    functools.partial(scoring.rewards, model, heads, on_thought=on_thought)
+  )
 
 
 def _rewards(
