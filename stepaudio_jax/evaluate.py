@@ -54,6 +54,7 @@ def run(
   samples: int | None = None,
   controls: Sequence[str] | None = None,
   budgets: Sequence[int] | None = None,
+  runs: Sequence[str] | None = None,
   judge: str | None = None,
   judge_key: str | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -66,8 +67,8 @@ def run(
       benchmark draws, NAME.<plot>.png.
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
-    batch_size, max_new_tokens, temperature, seed, silence, samples, controls, budgets:
-      see the benchmark's Options; None is its default.
+    batch_size, max_new_tokens, temperature, seed, silence, samples, controls, budgets,
+    runs: see the benchmark's Options; None is its default.
     judge: of the benchmarks that can be judged: "rule", a checkpoint, or
       "https://HOST/v1#MODEL"; None is each one's own default.
     judge_key: the environment variable that holds the endpoint's key.
@@ -81,6 +82,7 @@ def run(
   given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
   given |= {"temperature": temperature, "seed": seed, "silence": silence}
   given |= {"samples": samples, "controls": controls, "budgets": budgets}
+  given |= {"runs": runs}
   given = {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in given.items()
@@ -252,6 +254,13 @@ def parser() -> argparse.ArgumentParser:
   add("--controls", nargs="+", choices=known, help="ask again with other sound")
   add(
     "--budgets", type=int, nargs="+", metavar="N", help="close thoughts after N tokens"
+  )
+  add(
+    "--run",
+    nargs="+",
+    metavar="DIR",
+    dest="runs",
+    help="reward_model: of policy gradients, proxy beside gold",
   )
   add("--judge", metavar="WHO", help="rule, a checkpoint, or https://HOST/v1#MODEL")
   add("--judge_key", metavar="VARIABLE", help="of the environment, with the key")

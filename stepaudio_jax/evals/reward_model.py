@@ -25,7 +25,7 @@ from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.world import raters
 from stepaudio_jax.evals.parts import choices, hearing, tables
 from stepaudio_jax.evals.parts import controls as controls_lib
-from stepaudio_jax.evals.rewards import judged, reading, sections, statistics
+from stepaudio_jax.evals.rewards import judged, optimised, reading, sections, statistics
 from stepaudio_jax.evals.rewards import plots as plots_lib
 from stepaudio_jax.workdirs import RewardModel
 
@@ -43,10 +43,12 @@ class Options:
     controls: names of parts/controls.py, a pass over all comparisons each. Silence is
       one of them, since accuracies stand beside it. None: all that the data allow;
       naming one that they do not is an error.
+    runs: workdirs of policy gradients whose proxy is told beside gold.
   """
 
   batch_size: int
   controls: tuple[str, ...] | None = None
+  runs: tuple[str, ...] = ()
 
   def __post_init__(self):
     if self.batch_size < 1:
@@ -88,6 +90,7 @@ def evaluate(
   """
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
+  optimisation = optimised.curves(options.runs, data)  # cheap, and may be wrong
   asked, found = reading.heard(
     model,
     reading.corpus(data / "preferences-heldout.jsonl"),
@@ -104,8 +107,10 @@ def evaluate(
     for k in range(len(found["reward"]))
   ]
   names = [name for name in found if name != "reward"]
-  settings = {**dataclasses.asdict(options), "limit": limit, "controls": names}
-  return {"settings": settings, **summary(items, model.dimensions, names)}, items
+  settings = {**dataclasses.asdict(options), "limit": limit}
+  settings |= {"controls": names, "runs": [*options.runs]}
+  told = summary(items, model.dimensions, names)
+  return {"settings": settings, **told, "optimised": optimisation}, items
 
 
 def item(

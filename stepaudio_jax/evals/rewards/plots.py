@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from stepaudio_jax.evals.parts import tables
@@ -23,6 +24,8 @@ def plots(result: Row) -> dict[str, Callable[[], Figure]]:
     out["own"] = own
   if result["best_of_n"]["curve"]:
     out["best_of_n"] = best_of_n
+  if result["optimised"]:
+    out["optimised"] = optimised
   return {name: functools.partial(draw, result) for name, draw in out.items()}
 
 
@@ -129,6 +132,29 @@ def best_of_n(result: Row) -> Figure:
   axes.set_xlabel("√KL from one draw")
   name = _plain(result["best_of_n"]["dimension"])
   axes.set_title(f"best of n by {name}", loc="left", fontsize=10)
+  return figure
+
+
+def optimised(result: Row) -> Figure:
+  """Proxy and gold of runs against √KL, a panel a run."""
+  runs = result["optimised"]
+  figure = Figure(figsize=(4.6 * len(runs), 3.4), layout="constrained")
+  panels = figure.subplots(1, len(runs), squeeze=False)[0]
+  for axes, (run, points) in zip(panels, runs.items(), strict=True):
+    beside = axes.twinx()
+    for where, what, colour in ((axes, "proxy", tables.OURS), (beside, "gold", _GOLD)):
+      known = sorted(
+        (point["root_kl"], *(point[what][key] for key in ("value", "low", "high")))
+        for point in points
+        if point[what]["value"] is not None
+      )
+      x, value, low, high = zip(*known, strict=True) if known else [()] * 4
+      where.plot(x, value, "o-", color=colour, ms=3.5)
+      where.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+      where.set_ylabel(what, color=colour)
+      where.spines["top"].set_visible(False)
+    axes.set_xlabel("√KL to the reference")
+    axes.set_title(epath.Path(run).name, loc="left", fontsize=10)
   return figure
 
 

@@ -12,7 +12,17 @@ def sections(result: Row) -> list[str]:
   """Paragraphs and tables, of a summary of evals/reward_model.py."""
   return [
     text
-    for part in (_turns, _calibration, _spearman, _own, _sound, _lengths, _best, _rest)
+    for part in (
+      _turns,
+      _calibration,
+      _spearman,
+      _own,
+      _sound,
+      _lengths,
+      _best,
+      _optimised,
+      _rest,
+    )
     for text in part(result)
   ]
 
@@ -190,6 +200,28 @@ def _best(result: Row) -> Iterator[str]:
       for point in curve["points"]
     ],
   )
+
+
+def _optimised(result: Row) -> Iterator[str]:
+  for run, points in result["optimised"].items():
+    yield (
+      f"## What was optimised\n\nHeld-out exams of `{run}`: KL to the reference in "
+      "nats of whole replies, the objective that was maximised, and gold of the same "
+      "replies."
+    )
+    yield tables.table(
+      ["step", "replies", "√KL", "proxy", "gold"],
+      [
+        [
+          str(point["step"]),
+          str(point["replies"]),
+          _number(point["root_kl"]),
+          _told(point["proxy"]),
+          _told(point["gold"]),
+        ]
+        for point in points
+      ],
+    )
 
 
 def _rest(result: Row) -> Iterator[str]:

@@ -44,9 +44,9 @@ def test_parts_of_the_draws_are_the_draws(rng, monkeypatch):
 
 
 def test_clusters_come_as_a_whole_and_as_often_as_there_are():
-  draws = Draws(list("abab"), draws=50)
+  draws = Draws(list("abba"), draws=50)
   weight_RN = draws.weights(0, 50)
-  np.testing.assert_array_equal(weight_RN[:, :2], weight_RN[:, 2:])
+  np.testing.assert_array_equal(weight_RN[:, :2], weight_RN[:, :1:-1])
   assert (weight_RN[:, 0] + weight_RN[:, 1] == 2).all()
   assert {*weight_RN[:, 0]} == {0, 1, 2}
 
