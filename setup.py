@@ -45,6 +45,7 @@ setup(
     "huggingface_hub>=1.31,<3",
     "espeakng-loader>=0.2.4,<0.3",
     "matplotlib>=3.9,<4",
+    "scikit-learn>=1.5,<2",  # librosa brings it along
     "tqdm>=4.66,<5",
     "tensorboardX>=2.6,<3",
     "jinja2>=3.1,<4",
