@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,16 @@ class Question:
   """One judgement that is asked for.
 
   Attributes:
+    text: all of it in words.
     template: hash of its wording.
+    content: for judges that hear, in place of `text`: text and audio blocks
+      (text/messages.py); none where there is nothing to be heard.
   """
 
   system: str
   text: str
   template: str
+  content: tuple[dict[str, Any], ...] = ()
 
 
 class Judge(Protocol):
@@ -49,3 +55,16 @@ class Judge(Protocol):
 
   def answers(self, questions: Sequence[Question]) -> list[str | None]:
     """Raw replies in order; None where none came, which is logged with the reason."""
+
+
+class Weighing(Judge, Protocol):
+  """A judge whose probabilities of the levels can be had, see core/levels.py."""
+
+  def weighed(
+    self, questions: Sequence[Question]
+  ) -> list[tuple[str | None, np.ndarray | None]]:
+    """(raw reply, probabilities [6] of the levels where it names one) in order.
+
+    They are those of the level tokens at the place where the reply states its level;
+    None where it states none, or by something else than its number.
+    """
