@@ -26,9 +26,10 @@ def summary(found: Sequence[Both], label_N: Sequence[float]) -> dict[str, float 
   Returns:
     "accuracy" of ½(φ(A, B) − φ(B, A)) on decided labels, "accuracy_one_order" of
     φ(A, B) alone, "consistency": the share of pairs read in both orders whose orders
-    name one winner, "first_share": how often, in either order, what comes first is the better
-    one, "unread": the share of judgements without a level; and what each is made of:
-    "pairs", "decided", "read_both", "judgements". NaN where there is nothing to count.
+    name one winner, "first_share": how often, in either order, what comes first is the
+    better one, "unread": the share of judgements without a level; and what each is made
+    of: "pairs", "decided", "read_both", "judgements". NaN where nothing is to be
+    counted.
   """
   value_N = np.asarray([each.value for each in found], np.float64)
   orders_2N = np.asarray(

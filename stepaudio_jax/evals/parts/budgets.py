@@ -8,8 +8,6 @@ time is answered as it was. One that ended its turn without an answer stays as i
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from stepaudio_jax.core import replies as replies_lib
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.evals.parts import replies as drawing
@@ -79,15 +77,8 @@ def _closing(thought: Reply, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def _behind(thought: Reply, tokenizer: Tokenizer) -> Prompt:
   """A prompt for what comes behind the thought, with a random stream of its own."""
-  prompt, example = thought.prompt, thought.prompt.example
   more = [*thought.token_ids, *_closing(thought, tokenizer)]
-  token_T = np.concatenate([example.token_T, np.asarray(more, example.token_T.dtype)])
-  loss_T = np.concatenate([example.loss_T, np.zeros(len(more), example.loss_T.dtype)])
-  return dataclasses.replace(
-    prompt,
-    row=prompt.row | {"id": f"{prompt.id}/{thought.sample}"},
-    example=dataclasses.replace(example, token_T=token_T, loss_T=loss_T),
-  )
+  return thought.prompt.followed(more, f"{thought.prompt.id}/{thought.sample}")
 
 
 def _longest(behind: Sequence[Prompt]) -> int:

@@ -79,12 +79,16 @@ def judge(asked: str, key_variable: str | None, cache: epath.Path) -> Judge:
 
 def speaking(
   model: workdirs.Model, name: str, cache: epath.Path, **known: Any
-) -> local.LocalJudge:
-  """A model in this process as judge; `name` and `known` describe it."""
+) -> local.WeighingJudge:
+  """A model in this process as judge, which hears; `name` and `known` describe it."""
   speaker = Speaker(model, cache)
   # A small model needs room for the question too.
   half = model.size.max_positions // 2
   drawn = {**LOCAL, "max_new_tokens": min(LOCAL["max_new_tokens"], half)}
   options = suite.Options(**drawn)
   described = {"model": str(name), **known, **drawn}
-  return local.LocalJudge(lambda asked: speaker.say(asked, options), described)
+  return local.WeighingJudge(
+    lambda asked: speaker.say(asked, options),
+    lambda asked: speaker.weigh(asked, options),
+    described,
+  )

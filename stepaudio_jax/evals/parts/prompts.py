@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from etils import epath
 
 from stepaudio_jax.core import lengths
@@ -54,6 +55,18 @@ class Prompt:
     digest = hashlib.blake2b(self.id.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1  # int32 has a sign
 
+  def followed(self, token_ids: Sequence[int], name: str) -> "Prompt":
+    """The prompt with the beginning of a reply behind it, under another id."""
+    example = self.example
+    more_T = np.asarray(token_ids, example.token_T.dtype)
+    token_T = np.concatenate([example.token_T, more_T])
+    loss_T = np.concatenate([example.loss_T, np.zeros(len(more_T), np.bool_)])
+    return dataclasses.replace(
+      self,
+      row=self.row | {"id": name},
+      example=dataclasses.replace(example, token_T=token_T, loss_T=loss_T),
+    )
+
 
 class Frames(Protocol):
   """Encoder frames of clips by key: a Store, or hearing.Silence."""
@@ -80,6 +93,16 @@ class Prompts:
   failed: tuple[tuple[Prompt, str], ...]
   limits: Limits
   thinking: bool
+
+  def as_long_as(self, tokens: int) -> "Prompts":
+    """The same where a row may have so many tokens."""
+    limits = dataclasses.replace(self.limits, max_tokens=rounded(tokens))
+    return dataclasses.replace(self, limits=limits)
+
+
+def rounded(tokens: int) -> int:
+  """So many, or a few more: sets of data share programs."""
+  return -(-tokens // ROUNDED_TOKENS) * ROUNDED_TOKENS
 
 
 def corpus(path: epath.PathLike) -> Corpus:
@@ -183,10 +206,9 @@ def _prompt(
 
 def _limits(fitting: Sequence[Prompt], max_tokens: int, multiple: int) -> Limits:
   longest = max((len(prompt.example.token_T) for prompt in fitting), default=0)
-  rounded = -(-longest // ROUNDED_TOKENS) * ROUNDED_TOKENS
   frames = max((max(p.clip_frames, default=0) for p in fitting), default=0)
   return Limits(
-    max_tokens=min(rounded, max_tokens),
+    max_tokens=min(rounded(longest), max_tokens),
     max_clips=max((len(prompt.clip_frames) for prompt in fitting), default=0),
     # An odd last frame has a neighbour that the adaptor's convolution reads.
     max_clip_frames=-(-frames // multiple) * multiple,

@@ -9,7 +9,7 @@ import numpy as np
 from stepaudio_jax import sampling
 from stepaudio_jax.core import progress
 from stepaudio_jax.core import replies as replies_lib
-from stepaudio_jax.core.types import Params, Rollout
+from stepaudio_jax.core.types import Batch, Params, Rollout
 from stepaudio_jax.data import collate
 from stepaudio_jax.data.collate import Example, Limits
 from stepaudio_jax.evals.parts.prompts import Frames, Prompt, Prompts
@@ -158,6 +158,19 @@ def _limits(asked: Sequence[Prompt], whole: Limits) -> Limits:
   )
 
 
+def laid(
+  model: Model, asked: Sequence[Prompt], prompts: Prompts, batch_size: int
+) -> Batch:
+  """Prompts with their frames as rows; a last batch is filled up with empty rows."""
+  empty = batch_size - len(asked)
+  return collate.collate(
+    [[_heard(prompt, prompts.frames)] for prompt in asked] + [[]] * empty,
+    _limits(asked, prompts.limits),
+    pad_id=model.tokenizer.special.pad,
+    encoder_width=model.size.encoder_width,
+  )
+
+
 def _sampled(
   params: Params,
   model: Model,
@@ -165,18 +178,12 @@ def _sampled(
   prompts: Prompts,
   options: Options,
 ) -> Rollout:
-  """A batch of replies, on the host; a last batch is filled up with empty rows."""
+  """A batch of replies, on the host."""
   special = model.tokenizer.special
-  empty = options.batch_size - len(asked)
-  rows = [[_heard(prompt, prompts.frames)] for prompt in asked] + [[]] * empty
+  streams = [p.stream for p in asked] + [0] * (options.batch_size - len(asked))
   rollout = sampling.sample(
     params,
-    collate.collate(
-      rows,
-      _limits(asked, prompts.limits),
-      pad_id=special.pad,
-      encoder_width=model.size.encoder_width,
-    ),
+    laid(model, asked, prompts, options.batch_size),
     jax.random.key(options.seed),
     model=StepAudio(model.size),
     max_new_tokens=options.max_new_tokens,
@@ -186,7 +193,7 @@ def _sampled(
     top_k=options.top_k,
     top_p=options.top_p,
     copies=options.samples,
-    stream_B=np.asarray([p.stream for p in asked] + [0] * empty, np.int32),
+    stream_B=np.asarray(streams, np.int32),
   )
   return jax.device_get(rollout)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from etils import epath
 
@@ -18,7 +19,7 @@ from stepaudio_jax.core.types import Params
 from stepaudio_jax.data import features
 from stepaudio_jax.data.schema import Dialogue
 from stepaudio_jax.data.store import Store
-from stepaudio_jax.evals.parts import budgets, hearing
+from stepaudio_jax.evals.parts import budgets, hearing, items, weighing
 from stepaudio_jax.evals.parts import prompts as prompts_lib
 from stepaudio_jax.evals.parts import replies as replies_lib
 from stepaudio_jax.evals.parts.items import not_asked
@@ -54,6 +55,10 @@ class Speaker:
     needed = {part: self.model.params[part] for part in ("adaptor", "decoder")}
     return jax.device_put(needed)
 
+  @functools.cached_property
+  def _logprobs(self) -> weighing.Logprobs:
+    return weighing.program(self.model)
+
   def window(self, options: Options) -> int:
     """Dialogues that `answers` is to be given at a time."""
     return WINDOW * options.batch_size
@@ -82,31 +87,69 @@ class Speaker:
     lost = [(name, why) for name, why in failed.items() if name in wanted]
     if lost:
       yield [not_asked(*one, n) for one in lost for n in range(options.samples)]
+    for said in self._batches(prompts, options, wanted, budget):
+      yield [self._row(reply) for reply in said if reply.prompt.dialogue_id in wanted]
+
+  def say(
+    self, conversations: Sequence[list[Row]], options: Options
+  ) -> list[str | None]:
+    """Answers to messages, thoughts left out; None where none came.
+
+    Their audio blocks are heard; paths are absolute, or relative to where we are.
+    """
+    found: dict[str, str | None] = {}
+    for window in self._windows(conversations, options):
+      for rows in self.answers(window, options, {talk.id for talk in window}):
+        found |= {row["id"]: row["reply"] for row in rows}
+    return [found[str(n)] for n in range(len(conversations))]
+
+  def weigh(
+    self, conversations: Sequence[list[Row]], options: Options
+  ) -> list[tuple[str | None, np.ndarray | None]]:
+    """As `say`, with the probabilities of the levels where an answer names one.
+
+    Returns:
+      (answer, float64 [6]) of each; see weighing.py.
+    """
+    found: dict[str, tuple[str | None, np.ndarray | None]] = {}
+    for window in self._windows(conversations, options):
+      talks, failed = self._heard(window)
+      prompts = self._prompts(talks, options, budget=None)
+      failed |= {prompt.dialogue_id: why for prompt, why in prompts.failed}
+      found |= dict.fromkeys(failed, (None, None))
+      wanted = {talk.id for talk in window}
+      for said in self._batches(prompts, options, wanted, budget=None):
+        weights = weighing.probabilities(
+          self._logprobs, self._params, self.model, said, prompts, options.batch_size
+        )
+        for reply, weight_6 in zip(said, weights, strict=True):
+          found[reply.prompt.dialogue_id] = (reply.answer, weight_6)
+    return [found[str(n)] for n in range(len(conversations))]
+
+  def _windows(
+    self, conversations: Sequence[list[Row]], options: Options
+  ) -> Iterator[list[Dialogue]]:
+    """Conversations as dialogues named by their numbers."""
+    talks = [
+      items.talk(str(n), [*messages], f"conversation {n}", "")
+      for n, messages in enumerate(conversations)
+    ]
+    for start in range(0, len(talks), self.window(options)):
+      yield talks[start : start + self.window(options)]
+
+  def _batches(
+    self, prompts: Prompts, options: Options, wanted: set[str], budget: int | None
+  ) -> Iterator[list[Reply]]:
+    """All replies of a batch at a time; batches that nobody wants are left out."""
     for places in replies_lib.by_length(prompts.fitting, options.batch_size):
       asked = [prompts.fitting[place] for place in places]
       if wanted.isdisjoint(prompt.dialogue_id for prompt in asked):
         continue
       given = (self._params, self.model, asked, prompts, options)
       if budget is None:
-        said = replies_lib.batch(*given)
+        yield replies_lib.batch(*given)
       else:
-        said = budgets.replies(*given, budget=budget)
-      yield [self._row(reply) for reply in said if reply.prompt.dialogue_id in wanted]
-
-  def say(
-    self, conversations: Sequence[list[Row]], options: Options
-  ) -> list[str | None]:
-    """Answers to messages of text alone, thoughts left out; None where none came."""
-    talks = [
-      Dialogue(str(n), {"id": str(n), "messages": [*messages]}, ())
-      for n, messages in enumerate(conversations)
-    ]
-    found: dict[str, str | None] = {}
-    for start in range(0, len(talks), self.window(options)):
-      window = talks[start : start + self.window(options)]
-      for rows in self.answers(window, options, {talk.id for talk in window}):
-        found |= {row["id"]: row["reply"] for row in rows}
-    return [found[talk.id] for talk in talks]
+        yield budgets.replies(*given, budget=budget)
 
   def _prompts(
     self, talks: Sequence[Dialogue], options: Options, budget: int | None
