@@ -1,34 +1,27 @@
 """A judge behind an OpenAI-compatible chat-completions endpoint.
 
-Standard library only; http_proxy, https_proxy and no_proxy are respected. The key is
-read from an environment variable at each request and kept nowhere; redirects are
-refused, for they would take it elsewhere.
+Requests are those of posting.py; what was said is kept on disk (kept.py), so a run that
+is started again asks nothing twice.
 """
 
 import dataclasses
-import http.client
 import json
-import os
 import random
 import threading
 from collections.abc import Sequence
-from email.message import Message
 from typing import Any, NamedTuple
-from urllib import error as url_error
-from urllib import request
 
 from absl import logging
+from etils import epath
 
 from stepaudio_jax.core import threads
+from stepaudio_jax.judges import completion, kept
+from stepaudio_jax.judges.kept import Kept, Said
+from stepaudio_jax.judges.posting import Failed, Poster, Refused
 from stepaudio_jax.judges.questions import Question
 
 LONGEST_WAIT_S = 60.0  # between two tries, whatever the server asks for
-_SHOWN = 500  # characters of a server's message
-# Beside 5xx: it took too long, somebody else was faster, or there were too many.
-_TO_TRY_AGAIN = (408, 409, 425, 429)
-# What a server says of one question: too long for it, or not to its taste.
-_OF_THE_QUESTION = (400, 413, 422)
-_AGENT = "stepaudio_jax"  # some servers turn Python's own name away
+_MILLION = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +31,14 @@ class Settings:
   Attributes:
     max_tokens: of a reply, a thought included.
     concurrency: requests at a time.
-    timeout_s: of connecting, and of each wait for bytes.
+    timeout_s: of connecting, of each wait for bytes, and of a request as a whole.
     retries: further tries after 408, 409, 425, 429, 5xx, a broken reply or connection.
     backoff_s: before the first of them; it doubles, up to LONGEST_WAIT_S.
     give_up: so many questions in a row without a reply, refused or not, stop the run.
     key_variable: environment variable with the key; None sends none.
+    hears: the sounds of a question are sent (`input_audio`, 16 kHz WAV); False has
+      them named by words.
+    prompt_price, completion_price: of a million tokens; they only make `cost`.
   """
 
   temperature: float = 0.0
@@ -54,6 +50,9 @@ class Settings:
   backoff_s: float = 1.0
   give_up: int = 8
   key_variable: str | None = None
+  hears: bool = False
+  prompt_price: float = 0.0
+  completion_price: float = 0.0
 
   def __post_init__(self):
     for name, least in (
@@ -63,6 +62,8 @@ class Settings:
       ("retries", 0),
       ("backoff_s", 0),
       ("give_up", 1),
+      ("prompt_price", 0),
+      ("completion_price", 0),
     ):
       if getattr(self, name) < least:
         raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -78,27 +79,58 @@ class Tally(NamedTuple):
     unanswered: of them without a reply.
     cut: of them whose reply met max_tokens.
     retries: further tries.
+    cached: of `asked`, those whose reply was on disk; nothing was sent for them.
+    damaged: entries on disk that could not be read, and were asked for again.
+    prompt_tokens, completion_tokens: of replies that were sent for, as the server
+      counts.
   """
 
   asked: int = 0
   unanswered: int = 0
   cut: int = 0
   retries: int = 0
+  cached: int = 0
+  damaged: int = 0
+  prompt_tokens: int = 0
+  completion_tokens: int = 0
 
 
 class Endpoint:
   """Judge at `url` (".../v1"; chat/completions is appended).
 
+  Args:
+    cache: folder in which replies are kept; None keeps none.
+
   Raises:
     ValueError: the key's variable is not set, or holds what no header can.
   """
 
-  def __init__(self, url: str, model: str, settings: Settings | None = None):
+  def __init__(
+    self,
+    url: str,
+    model: str,
+    settings: Settings | None = None,
+    cache: epath.PathLike | None = None,
+  ):
     self.url, self.model = url.rstrip("/"), model
     self.settings = settings or Settings()
     self.tally = Tally()
-    self._opener = request.build_opener(_NoRedirects)
-    _key(self.settings.key_variable)
+    self._poster = Poster(
+      f"{self.url}/chat/completions",
+      f"the judge {model!r} at {self.url}",
+      self.settings.timeout_s,
+      self.settings.key_variable,
+    )
+    self._kept = None if cache is None else Kept(cache)
+
+  @property
+  def cost(self) -> float:
+    """Of all tokens so far, in the prices' own currency."""
+    settings, tally = self.settings, self.tally
+    return (
+      settings.prompt_price * tally.prompt_tokens
+      + settings.completion_price * tally.completion_tokens
+    ) / _MILLION
 
   def describe(self) -> dict[str, str | float | int]:
     settings = self.settings
@@ -109,13 +141,14 @@ class Endpoint:
       "temperature": settings.temperature,
       "max_tokens": settings.max_tokens,
       "seed": settings.seed,
+      **({"hears": True} if settings.hears else {}),
     }
 
   def answers(self, questions: Sequence[Question]) -> list[str | None]:
     """Raw replies in order; None where all tries failed or one question is refused.
 
     Both are logged. A question is refused with 400, 413 or 422: one that is too long
-    must not keep all others from being judged.
+    must not keep all others from being judged. So is one whose sound cannot be read.
 
     Raises:
       ValueError: the server refuses (another 4xx, a redirect, or `give_up` questions in
@@ -135,34 +168,38 @@ class Endpoint:
       self.tally = Tally(*map(sum, zip(self.tally, work.tally, strict=True)))
     return found
 
-  def post(self, question: Question) -> Any:
-    """One request's JSON.
+  def said(self, body: dict[str, Any]) -> Said:
+    """What the server says to one request.
 
     Raises:
       ValueError: the server refuses.
-      _Refused: it refuses this question.
-      _Failed: it is worth another try.
+      Refused: it refuses this question.
+      Failed: it is worth another try.
     """
-    key = _key(self.settings.key_variable)
-    headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
-    if key is not None:
-      headers["Authorization"] = f"Bearer {key}"
-    body = json.dumps(self._body(question)).encode()
-    asked = request.Request(f"{self.url}/chat/completions", body, headers)
-    try:
-      with self._opener.open(asked, timeout=self.settings.timeout_s) as answer:
-        content = answer.read()
-    except url_error.HTTPError as error:
-      with error:
-        raise self._refusal(error, key) from None
-    except (OSError, http.client.HTTPException) as error:
-      reason = getattr(error, "reason", None) or error
-      raise _Failed(f"{type(error).__name__}: {reason}") from None
-    return _parsed(_decoded(content, key))
+    return completion.said(self._poster.post(json.dumps(body).encode()))
 
-  def _body(self, question: Question) -> dict[str, Any]:
+  def known(self, body: dict[str, Any]) -> Said | None:
+    """What it once said to this request; None where that is not kept.
+
+    Raises:
+      kept.Damaged: it is kept and cannot be read.
+    """
+    return self._kept and self._kept.read(kept.key(self.url, body))
+
+  def keep(self, body: dict[str, Any], said: Said) -> None:
+    if self._kept:
+      self._kept.write(kept.key(self.url, body), said)
+
+  def body(self, question: Question) -> dict[str, Any]:
+    """A request.
+
+    Raises:
+      Refused: a sound of the question cannot be read.
+    """
+    heard = self.settings.hears and question.content
+    content = completion.blocks(question.content) if heard else question.text
     turns = [("system", question.system)] if question.system else []
-    turns.append(("user", question.text))
+    turns.append(("user", content))
     return {
       "model": self.model,
       "messages": [{"role": role, "content": text} for role, text in turns],
@@ -170,32 +207,6 @@ class Endpoint:
       "max_tokens": self.settings.max_tokens,
       "seed": self.settings.seed,
     }
-
-  def _refusal(self, error: url_error.HTTPError, key: str | None) -> Exception:
-    said = f"{error.code} {_message(_decoded(_read(error), key))}"
-    if error.code in _TO_TRY_AGAIN or error.code >= 500:
-      return _Failed(said, _seconds(error.headers))
-    if error.code < 400:
-      said += "; redirects are not followed: name the address that it leads to"
-    refusal = f"the judge {self.model!r} at {self.url} refuses: {said}"
-    return (_Refused if error.code in _OF_THE_QUESTION else ValueError)(refusal)
-
-
-class _Failed(Exception):
-  """A try that is worth another one; `wait_s` is what the server asks for."""
-
-  def __init__(self, why: str, wait_s: float | None = None):
-    super().__init__(why)
-    self.wait_s = wait_s
-
-
-class _Refused(Exception):
-  """A question that the server does not take, however often it is asked."""
-
-
-class _NoRedirects(request.HTTPRedirectHandler):
-  def redirect_request(self, *_: Any) -> None:
-    return None
 
 
 class _Work:
@@ -217,23 +228,45 @@ class _Work:
 
   def _tried(self, place: int, question: Question) -> str | None:
     self._count(asked=1)
+    try:
+      body = self._endpoint.body(question)
+    except Refused as refused:
+      self._refused(place, refused)
+      return None
+    known = self._known(place, body)
+    if known is not None:
+      self._count(cached=1)
+      self._done(place, known.cut)
+      return known.text
     for number in range(self._settings.retries + 1):
       try:
-        text, cut = _reply(self._endpoint.post(question))
-      except _Refused as refused:
+        said = self._endpoint.said(body)
+      except Refused as refused:
         self._refused(place, refused)
         return None
-      except _Failed as failed:
+      except Failed as failed:
         why = failed
       else:
-        self._done(place, cut)
-        return text
+        self._endpoint.keep(body, said)
+        self._count(
+          prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens
+        )
+        self._done(place, said.cut)
+        return said.text
       if number < self._settings.retries:
         self._count(retries=1)
         if self._stop.wait(_wait_s(self._settings.backoff_s, number, why.wait_s)):
           return None
     self._unanswered(place, why)
     return None
+
+  def _known(self, place: int, body: dict[str, Any]) -> Said | None:
+    try:
+      return self._endpoint.known(body)
+    except kept.Damaged as damaged:
+      self._count(damaged=1)
+      logging.warning("the kept reply to question %d is damaged: %s", place, damaged)
+      return None
 
   def _done(self, place: int, cut: bool) -> None:
     with self._lock:
@@ -246,7 +279,7 @@ class _Work:
         self._settings.max_tokens,
       )
 
-  def _refused(self, place: int, why: _Refused) -> None:
+  def _refused(self, place: int, why: Refused) -> None:
     logging.warning("no reply to question %d: %s", place, why)
     if self._lost() >= self._settings.give_up:
       raise ValueError(str(why))
@@ -258,7 +291,7 @@ class _Work:
       self._in_a_row += 1
       return self._in_a_row
 
-  def _unanswered(self, place: int, why: _Failed) -> None:
+  def _unanswered(self, place: int, why: Failed) -> None:
     in_a_row, tries = self._lost(), self._settings.retries + 1
     logging.warning("no reply to question %d after %d tries: %s", place, tries, why)
     if in_a_row >= self._settings.give_up:
@@ -277,72 +310,3 @@ def _wait_s(backoff_s: float, number: int, asked_s: float | None) -> float:
   """Doubling, with a little chance so that threads do not come back together."""
   own_s = backoff_s * 2**number * random.uniform(1.0, 1.25)
   return min(max(own_s, asked_s or 0.0), LONGEST_WAIT_S)
-
-
-def _reply(value: Any) -> tuple[str, bool]:
-  """(text, whether max_tokens cut it) of a completion."""
-  try:
-    first = value["choices"][0]
-    text, reason = first["message"]["content"], first.get("finish_reason")
-  except (KeyError, IndexError, TypeError, AttributeError):
-    raise _Failed(f"no chat completion: {json.dumps(value)[:_SHOWN]}") from None
-  if text is None and reason == "length":
-    return "", True  # all of it went into a thought that the server keeps apart
-  if not isinstance(text, str):
-    raise _Failed(f"a completion without text (finish_reason {reason!r})")
-  return text, reason == "length"
-
-
-def _parsed(text: str) -> Any:
-  try:
-    return json.loads(text)
-  except (ValueError, RecursionError):
-    raise _Failed(f"not JSON: {text[:_SHOWN]!r}") from None
-
-
-def _key(variable: str | None) -> str | None:
-  """The key; no error tells any of it."""
-  if variable is None:
-    return None
-  key = os.environ.get(variable, "").strip()
-  if not key:
-    raise ValueError(f"the environment variable {variable!r} for the key is not set")
-  if not (key.isascii() and key.isprintable() and " " not in key):
-    raise ValueError(
-      f"the environment variable {variable!r} holds no key: it has "
-      "characters that a header cannot carry"
-    )
-  return key
-
-
-def _decoded(content: bytes, key: str | None) -> str:
-  """Text without the key, which a server may repeat in its message."""
-  text = content.decode(errors="replace").strip()
-  return text if key is None else text.replace(key, "<key>")
-
-
-def _read(error: url_error.HTTPError) -> bytes:
-  try:
-    return error.read()
-  except (OSError, http.client.HTTPException):
-    return b""
-
-
-def _message(text: str) -> str:
-  """What a server says is wrong, as OpenAI and vLLM put it, else the body."""
-  try:
-    value = json.loads(text)
-  except (ValueError, RecursionError):
-    return text[:_SHOWN]
-  while isinstance(value, dict):
-    inner = [value[name] for name in ("error", "message", "detail") if name in value]
-    if not inner:
-      break
-    value = inner[0]
-  return str(value)[:_SHOWN]
-
-
-def _seconds(headers: Message) -> float | None:
-  """Retry-After in seconds; a date is left to our own wait."""
-  given = headers.get("Retry-After", "")
-  return float(given) if given.isdigit() else None

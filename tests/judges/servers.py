@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,11 +12,17 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What the server sends back."""
+  """What the server sends back.
+
+  Attributes:
+    body: None breaks the connection without a word.
+    pause_s: before each byte, of the headers too.
+  """
 
   body: Any
   status: int = 200
   headers: dict[str, str] = dataclasses.field(default_factory=dict)
+  pause_s: float = 0.0
 
 
 def without_proxies(monkeypatch: Any) -> None:
@@ -25,9 +32,10 @@ def without_proxies(monkeypatch: Any) -> None:
     monkeypatch.delenv(name.upper(), raising=False)
 
 
-def completion(text: str | None, finish_reason: str = "stop") -> Answer:
+def completion(text: str | None, finish_reason: str = "stop", **more: Any) -> Answer:
   message = {"role": "assistant", "content": text}
-  return Answer({"choices": [{"message": message, "finish_reason": finish_reason}]})
+  choice = {"message": message, "finish_reason": finish_reason}
+  return Answer({"choices": [choice], **more})
 
 
 class Server:
@@ -64,6 +72,12 @@ def serving(reply: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Server]:
       content = answer.body
       if not isinstance(content, bytes):
         content = json.dumps(content).encode()
+      if answer.body is None:
+        self.close_connection = True
+        return
+      if answer.pause_s:
+        self._drip(content, answer.pause_s)
+        return
       with contextlib.suppress(ConnectionError):  # the client may have lost patience
         self.send_response(answer.status)
         for name, value in answer.headers.items():
@@ -71,6 +85,14 @@ def serving(reply: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Server]:
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _drip(self, content: bytes, pause_s: float) -> None:
+      head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+      self.close_connection = True
+      with contextlib.suppress(ConnectionError):
+        for byte in head + content:
+          time.sleep(pause_s)
+          self.wfile.write(bytes([byte]))
 
     def log_message(self, *_: Any) -> None:
       """Not into the test's output."""
