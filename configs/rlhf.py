@@ -16,7 +16,10 @@ forget (R1.5 §3.3). Rows of any file may have a `rubric`; `rubric=0.3` draws th
 of the prompts from a file of their own. Who reads rubrics, and what that weighs:
   --config.judge=https://HOST/v1#MODEL --config.rewards.rubric.weight=2.0
 A judge that cannot be read masks the reply; `rewards.rubric.learned` is a factor of the
-learned dimensions' weights on these prompts.
+learned dimensions' weights on these prompts. The same judge compares replies to plain
+prompts with a reply that stays (`--config.rewards.preference.mode=reference
+--config.rewards.preference.weight=1.0`) or with each other (`mode=group`):
+rollout/preference.py; configs/judge.py trains one.
 
 Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells the memory of
 the update): four chips share a row, an update takes a prompt's 16 replies at a time.

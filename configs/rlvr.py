@@ -46,8 +46,17 @@ def get_config(arg: str = "") -> ConfigDict:
   c.init = "runs/sft"
   c.reference = ""  # "": init
   c.reward_model = ""
-  c.judge = ""  # of rubrics: a checkpoint, or https://HOST/v1#MODEL; "": nobody
+  # Of rubrics and comparisons: a checkpoint, or https://HOST/v1#MODEL; "": nobody.
+  c.judge = ""
   c.judge_key = ""  # environment variable with the endpoint's key
+  c.asking = {  # the judge; a checkpoint has max_tokens alone, and always hears
+    "max_tokens": 4096,
+    "concurrency": 8,
+    "timeout_s": 300.0,
+    "hears": False,  # an endpoint that takes input_audio
+    "prompt_price": 0.0,  # of a million tokens, for judge/cost
+    "completion_price": 0.0,
+  }
   c.total_steps = 2 if arg.smoke else 20 if tiny else 200
   c.prompts_per_step = 4 if arg.smoke else 16 if tiny else 64
   c.epochs = 1
@@ -86,6 +95,15 @@ def get_config(arg: str = "") -> ConfigDict:
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
   # On prompts with a rubric: the judge's reward, and a factor of learned weights.
   c.rewards.rubric = {"weight": 0.0, "learned": 1.0}
+  # On prompts without: replies compared by the judge, see rollout/preference.py.
+  c.rewards.preference = {
+    "mode": "none",  # "reference": with a reply that stays; "group": with each other
+    "weight": 0.0,
+    "phi": "linear",  # or "expected", "calibrated"
+    "calibration": "",
+    "offsets": 4,  # of "group": comparisons in which a reply comes first
+    "fit": "least_squares",  # or "bradley_terry"
+  }
   c.rewards.overlong = {"buffer_tokens": 0, "weight": 1.0}
   if arg.algorithm == "dapo":
     c.rewards.overlong.buffer_tokens = c.sampling.max_new_tokens // 5

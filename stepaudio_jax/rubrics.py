@@ -1,14 +1,24 @@
-"""Who judges rubrics in RL: `c.judge`, a checkpoint, a directory or an endpoint."""
+"""Who judges in RL: `c.judge`, a checkpoint, a directory or an endpoint.
 
+It reads rubrics (rollout/rubric.py), and compares replies to prompts without one
+(rollout/preference.py).
+"""
+
+import functools
 from collections.abc import Mapping
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from stepaudio_jax import origins
+from stepaudio_jax.core import levels
 from stepaudio_jax.evals.parts import judging
-from stepaudio_jax.judges import choice
-from stepaudio_jax.rollout.rubric import RubricReader, Terms
+from stepaudio_jax.evals.parts.references import References
+from stepaudio_jax.judges import calibration, choice, endpoint
+from stepaudio_jax.judges.comparing import Comparer
+from stepaudio_jax.judges.questions import Judge
+from stepaudio_jax.rollout import preference as preferences
+from stepaudio_jax.rollout import rubric
 
 
 def sources(c: ConfigDict) -> dict[str, str]:
@@ -17,20 +27,69 @@ def sources(c: ConfigDict) -> dict[str, str]:
   return {"judge": c.judge} if local else {}
 
 
-def terms(c: ConfigDict, pinned: Mapping[str, epath.Path], cache: epath.Path) -> Terms:
-  """What `c.rewards.rubric` says, with the judge that it needs.
+def judge(
+  c: ConfigDict, pinned: Mapping[str, epath.Path], cache: epath.Path
+) -> Judge | None:
+  """`c.judge`, asked as `c.asking` says; None where it is nobody.
 
   Raises:
-    ValueError: a weight without a judge, a judge that is none, or a key of no use.
+    ValueError: it is none, or a key or setting is of no use to it.
   """
   if c.judge_key and (not c.judge or choice.choice(c.judge).kind != "endpoint"):
     raise ValueError(f"judge_key={c.judge_key!r} is an endpoint's; judge={c.judge!r}")
-  weights = {name: c.rewards.rubric[name] for name in ("weight", "learned")}
+  settings = judging.Asking(**c.asking)
   if not c.judge:
-    return Terms(None, **weights)
+    settings.check("rule")
+    return None
   if "judge" in pinned:
-    folder = pinned["judge"]
-    judge = judging.speaking(origins.load_model(folder), str(folder), cache)
-  else:
-    judge = judging.judge(c.judge, c.judge_key or None, cache)
-  return Terms(RubricReader(judge), **weights)
+    settings.check("local")
+    folder, tokens = pinned["judge"], settings.max_tokens
+    return judging.speaking(origins.load_model(folder), str(folder), cache, tokens)
+  return judging.judge(c.judge, c.judge_key or None, cache, settings)
+
+
+def terms(c: ConfigDict, who: Judge | None) -> rubric.Terms:
+  """What `c.rewards.rubric` says, with the judge that it needs.
+
+  Raises:
+    ValueError: a weight without a judge.
+  """
+  weights = {name: c.rewards.rubric[name] for name in ("weight", "learned")}
+  return rubric.Terms(who and rubric.RubricReader(who), **weights)
+
+
+def preference(
+  c: ConfigDict,
+  who: Judge | None,
+  pinned: Mapping[str, epath.Path],
+  cache: epath.Path,
+) -> preferences.Terms:
+  """What `c.rewards.preference` says, with judge and reference replies.
+
+  Raises:
+    ValueError: a judge that cannot tell its probabilities, or a file that holds no φ.
+  """
+  settings = preferences.Settings(**c.rewards.preference)
+  if not settings.on:
+    return preferences.Terms()
+  phi_6 = levels.LINEAR
+  if settings.phi == "calibrated":
+    phi_6 = calibration.load(settings.calibration)
+  comparer = Comparer(who, phi_6, expected=settings.phi == "expected")
+  folder = pinned["reference"]
+  references = References(
+    functools.partial(origins.load_model, folder),
+    str(folder),
+    c.sampling.max_new_tokens,
+    cache,
+  )
+  reader = preferences.Reader(comparer, settings, references)
+  return preferences.Terms(reader, settings.weight)
+
+
+def counts(who: Judge | None) -> dict[str, float]:
+  """To be logged: what became of an endpoint's questions since this start, and cost."""
+  if not isinstance(who, endpoint.Endpoint):
+    return {}
+  found = {**who.tally._asdict(), "cost": who.cost}
+  return {f"judge/{name}": float(value) for name, value in found.items()}

@@ -97,8 +97,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
-  rubric = rubrics.terms(c, sources, cache)
-  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest, rubric)
+  who = rubrics.judge(c, sources, cache)
+  asked = rubrics.terms(c, who), rubrics.preference(c, who, sources, cache)
+  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest, *asked)
   player = functools.partial(
     Actor,
     model,
@@ -178,7 +179,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       agreed = gate.check(step, played)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
       values |= summary.summary(played, how.samples, how.max_think_tokens)
-      values |= found.counts
+      values |= found.counts | scorer.counts() | rubrics.counts(who)
       values |= {"train/kl_beta": beta, "data/skipped": len(feed.skipped)}
       beta = learner.following(c, beta, values["train/kl_k3"])
       values |= packs.padding(found.played.replies)

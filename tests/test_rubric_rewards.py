@@ -208,21 +208,52 @@ def test_a_checkpoint_judges_and_is_pinned(world, tmp_path):
   c = joint(world, str(world / "sft"))
   assert rubrics.sources(c) == {"judge": str(world / "sft")}
   folder = world / "sft" / "checkpoints" / "1"
-  terms = rubrics.terms(c, {"judge": folder}, tmp_path)
-  assert terms.weight == 2.0
-  described = terms.read._judge.describe()
+  who = rubrics.judge(c, {"judge": folder}, tmp_path)
+  assert rubrics.terms(c, who).weight == 2.0
+  described = who.describe()
   assert described["kind"] == "local"
   assert described["model"] == str(folder)
+  assert rubrics.counts(who) == {}
+  c.asking.max_tokens = 7
+  assert rubrics.judge(c, {"judge": folder}, tmp_path).describe()["max_new_tokens"] == 7
+  c.asking.hears = True
+  with pytest.raises(
+    ValueError, match=r"asking: hears=True would do nothing with a ch"
+  ):
+    rubrics.judge(c, {"judge": folder}, tmp_path)
+  c.asking.hears = False
   c.judge = "rule"
+  with pytest.raises(ValueError, match="asking: max_tokens=7 would do nothing with no"):
+    rubrics.judge(c, {}, tmp_path)
+  c.asking.max_tokens = 4096
   with pytest.raises(ValueError, match="judge 'rule': a checkpoint or an endpoint"):
-    rubrics.terms(c, {}, tmp_path)
+    rubrics.judge(c, {}, tmp_path)
   c.judge = ""
   with pytest.raises(ValueError, match=r"weight=2.0 needs a judge"):
-    rubrics.terms(c, {}, tmp_path)
+    rubrics.terms(c, rubrics.judge(c, {}, tmp_path))
   assert rubrics.sources(c) == {}
   c.rewards.rubric.weight, c.judge_key = 0.0, "KEY"
   with pytest.raises(ValueError, match=r"judge_key='KEY' is an endpoint's; judge=''"):
-    rubrics.terms(c, {}, tmp_path)
+    rubrics.judge(c, {}, tmp_path)
+
+
+def test_an_endpoint_is_asked_as_the_recipe_says_and_counted(world, tmp_path):
+  c = joint(world, "http://127.0.0.1:9/v1#m")
+  c.asking = {
+    "max_tokens": 9,
+    "concurrency": 2,
+    "timeout_s": 3.0,
+    "hears": True,
+    "prompt_price": 2.0,
+    "completion_price": 4.0,
+  }
+  who = rubrics.judge(c, {}, tmp_path)
+  for name, value in c.asking.items():
+    assert getattr(who.settings, name) == value
+  who.tally = who.tally._replace(asked=3, prompt_tokens=500, completion_tokens=250)
+  found = rubrics.counts(who)
+  assert found["judge/asked"] == 3
+  assert found["judge/cost"] == pytest.approx(2e-3)
 
 
 def test_the_recipe_says_where_rubrics_come_from():

@@ -13,14 +13,21 @@ from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Experience
 from stepaudio_jax.rl.parts.correction import Correction
 from stepaudio_jax.rl.parts.kl import ESTIMATORS
-from stepaudio_jax.rollout import overlong
+from stepaudio_jax.rollout import overlong, preference
 from stepaudio_jax.rollout.talks import REWARDED
 
+# How a judge is asked, see evals/parts/judging.py.
+ASKING = ("max_tokens", "concurrency", "timeout_s", "hears")
+ASKING += ("prompt_price", "completion_price")
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),
   *("head_chunks", "attention", "offload"),
   *("init", "reference", "reward_model", "judge", "judge_key"),
   *("rewards.rubric.weight", "rewards.rubric.learned", "rewards.turns"),
+  *(
+    f"rewards.preference.{one.name}" for one in dataclasses.fields(preference.Settings)
+  ),
+  *(f"asking.{name}" for name in ASKING),
   *("rewards.overlong.buffer_tokens", "rewards.overlong.weight"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
@@ -75,6 +82,8 @@ def checked(c: ConfigDict) -> ConfigDict:
   _check_target(c)
   Correction(**c.correction)
   overlong.shaped(c.rewards, c.sampling.max_new_tokens)
+  compared = preference.Settings(**c.rewards.preference)
+  preference.checked(compared, judge=c.judge, samples=how.samples, turns=how.turns)
   if c.aggregation not in algorithm.AGGREGATIONS:
     raise ValueError(
       f"aggregation={c.aggregation!r} with algorithm {c.algorithm.name!r}; its choices "

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepaudio_jax import rewards
 from stepaudio_jax.core.types import Batch
+from stepaudio_jax.rollout import preference as preferences
 from stepaudio_jax.rollout import rubric as rubrics
 from stepaudio_jax.rollout.overlong import NAME as OVERLONG
 from stepaudio_jax.rollout.overlong import Overlong
@@ -50,6 +51,7 @@ class Scorer:
     judge: gives every learned dimension; None if there are none.
     overlong: the penalty of long replies, of either stream; None if there is none.
     rubric: of prompts with one, which may be in a batch beside those without.
+    preference: of prompts without one.
 
   Raises:
     ValueError: an unknown stream or rule, or learned dimensions without a judge.
@@ -62,6 +64,7 @@ class Scorer:
     judge: Judge | None,
     overlong: Overlong | None = None,
     rubric: rubrics.Terms | None = None,
+    preference: preferences.Terms | None = None,
   ):
     unknown = sorted(set(rules) - set(STREAMS))
     if unknown:
@@ -76,17 +79,24 @@ class Scorer:
     self._weights = {stream: dict(rules[stream]) for stream in rules}
     self._learned, self._judge, self._overlong = dict(learned), judge, overlong
     self._rubric = rubric or rubrics.Terms()
-    known = [*self._rules, *self._learned, rubrics.NAME, OVERLONG]
+    self._preference = preference or preferences.Terms()
+    known = [*self._rules, *self._learned, rubrics.NAME, preferences.NAME, OVERLONG]
     twice = sorted({name for name in known if known.count(name) > 1})
-    judged = self._rules or self._learned or self._rubric.read
+    readers = self._rubric.read, self._preference.read
+    judged = self._rules or self._learned or any(readers)
     if twice or not judged:
       raise ValueError(f"rewards {self.names}: at least one, and none twice ({twice})")
 
   @property
   def names(self) -> tuple[str, ...]:
     judged = (rubrics.NAME,) if self._rubric.read else ()
+    judged += (preferences.NAME,) if self._preference.read else ()
     long = (OVERLONG,) if self._overlong else ()
     return (*self._rules, *self._learned, *judged, *long)
+
+  def counts(self) -> dict[str, float]:
+    """To be logged: what comparisons came to since this was asked last."""
+    return self._preference.read.counts() if self._preference.read else {}
 
   def __call__(
     self,
@@ -130,6 +140,10 @@ class Scorer:
       reward_B, weight_B = rubrics.column(self._rubric, asked, texts)
       columns.append(reward_B)
       weight_columns.append(weight_B)
+    if self._preference.read:
+      reward_B, weight_B = preferences.column(self._preference, asked, texts, copies)
+      columns.append(reward_B)
+      weight_columns.append(weight_B)
     if self._overlong:
       columns.append(self._overlong.penalty(token_count_B))
       weight_columns.append([self._overlong.weight] * len(texts))
@@ -154,4 +168,5 @@ class Scorer:
   def _counts(self, weights: Mapping[str, float]) -> bool:
     """Whether a reply has any reward where these rules are its own."""
     long = self._overlong.weight if self._overlong else 0.0
-    return any((*weights.values(), *self._learned.values(), long))
+    more = *self._learned.values(), self._preference.weight, long
+    return any((*weights.values(), *more))
