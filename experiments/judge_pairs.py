@@ -29,7 +29,7 @@ from stepaudio_jax.core import errors, files, levels
 from stepaudio_jax.data.corpus import Corpus
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.evals.parts import hearing, intervals, judging
-from stepaudio_jax.judges import calibration, reliability
+from stepaudio_jax.judges import calibration, reliability, worth
 from stepaudio_jax.judges.comparing import Both, Comparer, Pair
 from stepaudio_jax.judges.questions import Judge
 
@@ -69,7 +69,7 @@ def run(
   label = [row.overall for row in rows] + [-row.overall for row in rows]
   if any(named):
     phi_6 = calibration.fitted(named, label)
-    calibration.save(out / "phi.json", phi_6, judge.describe(), len(rows))
+    worth.save(out / "phi.json", phi_6, judge.describe(), len(rows))
     result["phi"] = phi_6.tolist()
   _write(out / "judge.json", json.dumps(result, indent=1))
   _write(out / "items.jsonl", "".join(map(item, rows, heard)))
@@ -167,8 +167,8 @@ def table(result: Row) -> str:
       f"{lost['pairs']} rows"
     )
   if "phi" in result:
-    worth = zip(levels.SYMBOLS, result["phi"], strict=True)
-    lines.append("  phi " + ", ".join(f"{name} {x:+.2f}" for name, x in worth))
+    pairs = zip(levels.SYMBOLS, result["phi"], strict=True)
+    lines.append("  phi " + ", ".join(f"{name} {x:+.2f}" for name, x in pairs))
   return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from stepaudio_jax import origins
 from stepaudio_jax.core import levels
 from stepaudio_jax.evals.parts import judging
 from stepaudio_jax.evals.parts.references import References
-from stepaudio_jax.judges import calibration, choice, endpoint
+from stepaudio_jax.judges import choice, endpoint, worth
 from stepaudio_jax.judges.comparing import Comparer
 from stepaudio_jax.judges.questions import Judge
 from stepaudio_jax.rollout import preference as preferences
@@ -74,7 +74,7 @@ def preference(
     return preferences.Terms()
   phi_6 = levels.LINEAR
   if settings.phi == "calibrated":
-    phi_6 = calibration.load(settings.calibration)
+    phi_6 = worth.load(settings.calibration)
   comparer = Comparer(who, phi_6, expected=settings.phi == "expected")
   folder = pinned["reference"]
   references = References(

@@ -12,7 +12,7 @@ from stepaudio_jax import logs, rubrics, train_rl
 from stepaudio_jax.core import levels
 from stepaudio_jax.evals.parts.references import References
 from stepaudio_jax.evals.parts.speaker import Speaker
-from stepaudio_jax.judges import calibration
+from stepaudio_jax.judges import worth
 from stepaudio_jax.judges.comparing import Comparer
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rollout import keys, preference
@@ -171,6 +171,7 @@ def test_settings_that_do_nothing_are_refused(given, message):
   [
     ({"mode": "reference"}, {"judge": ""}, "mode='reference' needs a judge"),
     ({"mode": "group"}, {"sampling.turns": 2}, "'group' with sampling.turns=2"),
+    ({"mode": "group"}, {"heldout.samples": 1}, "'group' with heldout.samples=1"),
     ({"mode": "group"}, {"sampling.samples": 6}, "offsets=4 with sampling.samples=6"),
   ],
 )
@@ -234,7 +235,7 @@ def test_references_are_the_rows_own_or_a_greedy_sample_that_is_kept(
 def test_phi_and_its_file_reach_the_comparer(tmp_path):
   c = rlhf.get_config("")
   phi_6 = np.asarray([2.0, 1.0, 0.5, -0.5, -1.0, -2.0])
-  calibration.save(tmp_path / "phi.json", phi_6, {}, 3)
+  worth.save(tmp_path / "phi.json", phi_6, {}, 3)
   c.rewards.preference.update(
     mode="reference", phi="calibrated", calibration=str(tmp_path / "phi.json")
   )

@@ -83,7 +83,13 @@ def checked(c: ConfigDict) -> ConfigDict:
   Correction(**c.correction)
   overlong.shaped(c.rewards, c.sampling.max_new_tokens)
   compared = preference.Settings(**c.rewards.preference)
-  preference.checked(compared, judge=c.judge, samples=how.samples, turns=how.turns)
+  preference.checked(
+    compared,
+    judge=c.judge,
+    samples=how.samples,
+    heldout=c.heldout.samples,
+    turns=how.turns,
+  )
   if c.aggregation not in algorithm.AGGREGATIONS:
     raise ValueError(
       f"aggregation={c.aggregation!r} with algorithm {c.algorithm.name!r}; its choices "

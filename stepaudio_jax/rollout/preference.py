@@ -5,6 +5,9 @@ in both orders, r = ½(φ(A, B) − φ(B, A)): what two prompts or two steps ear
 compared. "group": the replies to a prompt beside each other, in a balanced circulant
 (judges/circulant.py); their mean is 0 in every group, so this says which replies of a
 step are better, not whether replies become better.
+
+Where dialogues are played (sampling.turns) each sample's history is its own, and so is
+the reference reply to it: one greedy sample more for every turn but the last.
 """
 
 import dataclasses
@@ -38,7 +41,7 @@ class Settings:
     mode: one of MODES; "none" compares nothing.
     weight: of the reward "preference"; 0 only logs it.
     phi: one of PHIS, what the levels are worth (core/levels.py).
-    calibration: file of "calibrated" (judges/calibration.py).
+    calibration: file of "calibrated" (judges/worth.py).
     offsets, fit: of "group", see judges/circulant.py.
   """
 
@@ -74,12 +77,15 @@ class Settings:
     return self.mode != "none"
 
 
-def checked(settings: Settings, *, judge: str, samples: int, turns: int) -> Settings:
+def checked(
+  settings: Settings, *, judge: str, samples: int, heldout: int, turns: int
+) -> Settings:
   """The settings, if a run of this kind can do what they say.
 
   Args:
     judge: `c.judge`, "" for nobody.
     samples: replies to a prompt.
+    heldout: replies to a held-out prompt.
     turns: of a dialogue that are played.
 
   Raises:
@@ -91,6 +97,11 @@ def checked(settings: Settings, *, judge: str, samples: int, turns: int) -> Sett
     raise ValueError(
       f"rewards.preference.mode='group' with sampling.turns={turns}: later turns of "
       "two samples answer different things; 'reference' can be"
+    )
+  if settings.mode == "group" and heldout < 2:
+    raise ValueError(
+      f"rewards.preference.mode='group' with heldout.samples={heldout}: a reply alone "
+      "has nothing to be compared with"
     )
   if settings.mode == "group" and settings.offsets > samples // 2:
     raise ValueError(

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from experiments import judge_pairs
-from stepaudio_jax.judges import calibration
+from stepaudio_jax.judges import worth
 from tests import tones
 from tests.judges.test_comparing import replies_of
 
@@ -71,7 +71,7 @@ def test_a_judge_that_hears_beside_raters_and_silence(pairs, tmp_path):
   # wrong; the other order counts the same.
   odds = math.log(5.5 / 1.5)
   np.testing.assert_allclose(result["phi"][1], odds)
-  written = calibration.load(tmp_path / "out" / "phi.json")
+  written = worth.load(tmp_path / "out" / "phi.json")
   np.testing.assert_array_equal(written, result["phi"])
   assert json.loads((tmp_path / "out" / "judge.json").read_text()) == result
   lines = (tmp_path / "out" / "items.jsonl").read_text().splitlines()

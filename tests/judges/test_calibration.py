@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from stepaudio_jax.judges import calibration
+from stepaudio_jax.judges import calibration, worth
 
 LN = math.log
 
@@ -68,12 +68,12 @@ def test_the_fit_is_the_best_of_all_that_fall():
 
 def test_what_is_written_is_read_and_nothing_else(tmp_path):
   phi = calibration.fitted([1, 2, 3, 1], [-3, -1, 1, 1])
-  calibration.save(tmp_path / "phi.json", phi, {"kind": "stub"}, pairs=4)
-  np.testing.assert_array_equal(calibration.load(tmp_path / "phi.json"), phi)
+  worth.save(tmp_path / "phi.json", phi, {"kind": "stub"}, pairs=4)
+  np.testing.assert_array_equal(worth.load(tmp_path / "phi.json"), phi)
   wrong = np.asarray([1.0, 0.6, 0.2, -0.2, -0.6, -0.9])
-  calibration.save(tmp_path / "odd.json", wrong, {}, pairs=4)
-  calibration.save(tmp_path / "up.json", -np.asarray(phi), {}, pairs=4)
+  worth.save(tmp_path / "odd.json", wrong, {}, pairs=4)
+  worth.save(tmp_path / "up.json", -np.asarray(phi), {}, pairs=4)
   (tmp_path / "text.json").write_text("{")
   for name in ("odd.json", "up.json", "text.json", "absent.json"):
     with pytest.raises(ValueError, match=name):
-      calibration.load(tmp_path / name)
+      worth.load(tmp_path / name)
