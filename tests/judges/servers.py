@@ -39,11 +39,14 @@ def completion(text: str | None, finish_reason: str = "stop", **more: Any) -> An
 
 
 class Server:
-  """Requests so far, as (path, headers, body); `most` were answered at a time."""
+  """Requests so far, as (path, headers, body); `most` were answered at a time.
+
+  `dripped` counts answers with pauses that went out whole.
+  """
 
   def __init__(self, reply: Callable[[int, dict[str, Any]], Answer]):
     self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-    self.most = 0
+    self.most = self.dripped = 0
     self._now, self._lock, self._reply = 0, threading.Lock(), reply
     self.url = ""
 
@@ -93,6 +96,7 @@ def serving(reply: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Server]:
         for byte in head + content:
           time.sleep(pause_s)
           self.wfile.write(bytes([byte]))
+        server.dripped += 1
 
     def log_message(self, *_: Any) -> None:
       """Not into the test's output."""

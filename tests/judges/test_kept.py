@@ -167,6 +167,7 @@ def test_a_server_that_drips_is_cut_as_a_whole(tmp_path, told):
   with servers.serving(reply) as server:
     judge = asked(server.url, tmp_path, timeout_s=0.3)
     assert judge.answers(questions(1)) == ["YES"]
+    assert not server.dripped
   assert judge.tally == endpoint.Tally(1, retries=1)
 
 
