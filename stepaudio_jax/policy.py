@@ -192,7 +192,7 @@ def policy_loss(
     correction: of the sampler's log-probabilities; it weighs the algorithm's loss.
     first: the update is the only one of its rollout, so the policy before it is the
       policy itself: `old_BT` is not read, and metrics["measured"] tells what a pass
-      of its own (`measured`) would have found.
+      of its own (`measured`) would have found, with the update's axes (packs.leading).
   """
 
   def loss_fn(
@@ -223,7 +223,10 @@ def policy_loss(
       metrics["value_loss"] = mean(value_loss_BT)
       loss_BT = loss_BT + value_loss_BT
     if first:
-      metrics["measured"] = Measured(now_BQT, entropy_BQT)
+      # Rows as those of the update, packs too, so that parts of it can be joined.
+      metrics["measured"] = jax.tree.map(
+        lambda x: x.reshape(*update.beta_BQ.shape, -1), Measured(now_BQT, entropy_BQT)
+      )
     loss = aggregate(loss_BT, experience.mask_BT, aggregation, constant)
     return loss.total, metrics | {"loss": loss}
 

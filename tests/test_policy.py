@@ -6,10 +6,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from stepaudio_jax import policy, sampling
-from stepaudio_jax.core.types import Experience, Replies
+from stepaudio_jax import policy, sampling, steps
+from stepaudio_jax.core.types import Experience, Replies, TrainState
+from stepaudio_jax.data import packing
 from stepaudio_jax.models import heads, step_audio
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.rl import grpo, ppo
@@ -171,6 +173,30 @@ def test_a_first_update_needs_no_pass_before_it(params, played, algorithm):
   same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   jax.tree.map(same, got_grads, wanted_grads)
   jax.tree.map(same, measured, known)
+
+
+def test_a_first_update_in_parts_tells_of_packed_replies_in_their_order(params):
+  """Two prompts a pack: parts of an update are packs, and rows of replies are not."""
+  rng = np.random.default_rng(0)
+  token_BQT = rng.integers(5, 30, (4, COPIES, LENGTH), np.int32)
+  count_BQ = np.full((4, COPIES), LENGTH, np.int32)
+  host = Replies(small.dialogue_batch(seed=2, rows=4), token_BQT, count_BQ)
+  packed = packing.packed(host, 2, 64, 0, shared=True)
+  known = policy.measured(params, packed, model=MODEL, temperature=1.0)
+  zero_BT = np.zeros((4 * COPIES, LENGTH), np.float32)
+  blank = {field.name: zero_BT for field in dataclasses.fields(Experience)}
+  blank["mask_BT"] = np.ones_like(zero_BT, dtype=bool)
+  tx, trained = optax.sgd(0.0), {part: params[part] for part in ("adaptor", "decoder")}
+  key = jax.random.key_data(jax.random.key(0))
+  state = TrainState(trained, {}, tx.init(trained), jnp.int32(0), key)
+  one = functools.partial(steps.train_step, tx=tx, microbatches=2)
+  one = jax.jit(functools.partial(one, loss_fn=loss(grpo, 1.0, first=True)))
+  _, found = one(state, policy.grouped(packed, Experience(**blank), 0.0))
+
+  def same(ours, theirs):
+    np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, atol=1e-4)
+
+  jax.tree.map(same, found["measured"], known)
 
 
 def test_beta_weighs_the_distance_to_the_reference(params, played):
