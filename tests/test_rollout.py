@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from stepaudio_jax import meshes
-from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.core.types import Experience, Rollout
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.models.step_audio import StepAudio
-from stepaudio_jax.rollout import drawn, heldout, judge, overlong, scorer
-from stepaudio_jax.rollout.actor import Actor, Sampling
+from stepaudio_jax.rollout import drawn, gate, heldout, judge, overlong, scorer
+from stepaudio_jax.rollout.actor import Actor, Played, Sampling
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.text import chat, tokenizer
@@ -241,8 +241,35 @@ def test_long_replies_lose_reward_near_the_limit():
   np.testing.assert_allclose(scores.objective_B, [1.0, 0.2 - 0.25, 0.5, -0.375])
 
 
+def checked(told, **bounds):
+  """The gate on two replies of which the trainer tells `told` of every token."""
+  given = replies(2, 3, columns=3)
+  rollout = given.rollout
+  blank = {field.name: rollout.logprob_BT for field in dataclasses.fields(Experience)}
+  old_BT = np.where(rollout.mask_BT, told(rollout.logprob_BT), 0.0)
+  e = Experience(**blank | {"mask_BT": rollout.mask_BT, "old_BT": old_BT})
+  played = Played(given, None, e, None, 0, {})
+  return gate.Gate(**{"max_abs": 0.0, "min_pearson": 0.0} | bounds).check(1, played)
+
+
+def test_a_trainer_that_knows_nothing_does_not_pass_the_gate():
+  """NaN is no small distance, and the correlation of a constant is none."""
+  assert checked(lambda x: x + 0.3, min_pearson=0.995)["pearson"] > 0.999
+  for bounds in ({"max_abs": 1e-3}, {"min_pearson": 0.995}, {}):
+    with pytest.raises(gate.Disagreement, match="nan nats"):
+      checked(lambda x: x * np.nan, **bounds)
+  with pytest.raises(gate.Disagreement, match="correlation nan"):
+    checked(np.zeros_like, min_pearson=0.995)
+  assert np.isnan(checked(np.zeros_like)["pearson"])  # it is off
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan])
+def test_replies_are_drawn_at_a_temperature(temperature):
+  with pytest.raises(ValueError, match=f"sampling.temperature={temperature}"):
+    Sampling(2, 8, temperature)
+
+
 def test_a_buffer_of_nothing_is_no_penalty():
-  assert overlong.shaped({}, 10) is None
   assert overlong.shaped({"overlong": {"buffer_tokens": 0, "weight": 1.0}}, 10) is None
 
 

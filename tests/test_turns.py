@@ -252,6 +252,9 @@ def test_a_dialogue_stays_together_and_counts_if_any_turn_has_spread():
   """a: both turns flat; b: 0 and 1 in its second turn."""
   given = drawn([1, 1, 0, 0, 1, 1, 0, 1])
   assert drawn_lib.with_spread(given) == [1]
+  long_B2 = np.stack([given.scores.reward_BC[:, 0], -np.arange(8) / 8], axis=1)
+  scores = Scores(("x", "overlong"), long_B2, np.ones_like(long_B2))
+  assert drawn_lib.with_spread(dataclasses.replace(given, scores=scores)) == [1]
   kept = drawn_lib.joined([drawn_lib.chosen(given, [k]) for k in (1, 0)])
   assert [text.text for text in kept.texts] == list("45670123")
   rows = drawn_lib.rows(1, kept, {"objective": kept.scores.objective_B})

@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import difflib
+import functools
 import importlib.util
 import logging
 import pathlib
@@ -94,9 +95,17 @@ def _typed(text: str, old: Any) -> Any:
   if isinstance(old, tuple | list):  # ("a", "b") or a,b
     literal = text.strip()[:1] in ("(", "[")
     items = ast.literal_eval(text) if literal else filter(None, text.split(","))
-    kind = type(old[0]) if old else str
-    return type(old)(recipe.typed(str(item), kind) for item in items)
+    each = functools.partial(recipe.typed, kind=type(old[0])) if old else _guessed
+    return type(old)(each(str(item)) for item in items)
   return recipe.typed(text, type(old))
+
+
+def _guessed(text: str) -> Any:
+  """An item where the recipe has none to go by: a number, or the text itself."""
+  for kind in (int, float):
+    with contextlib.suppress(ValueError):
+      return kind(text)
+  return text
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

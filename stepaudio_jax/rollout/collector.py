@@ -218,7 +218,8 @@ class Collector:
       asked += len(rows)
       good = drawn_lib.with_spread(drawn)
       parts += [drawn_lib.chosen(drawn, [k]) for k in good]
-      flat += [drawn_lib.chosen(drawn, [k]) for k in {*range(len(rows))} - {*good}]
+      dull = [k for k in range(len(rows)) if k not in good]
+      flat += [drawn_lib.chosen(drawn, [k]) for k in dull]
       if len(parts) >= self._wanted or rounds == self._settings.refill_rounds:
         break
       rounds += 1

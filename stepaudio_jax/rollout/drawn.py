@@ -10,6 +10,7 @@ import numpy as np
 from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import Rollout
 from stepaudio_jax.rollout import said
+from stepaudio_jax.rollout.overlong import NAME as OVERLONG
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.rollout.scorer import Scores
 from stepaudio_jax.text import messages
@@ -119,9 +120,16 @@ def everyones(
 def with_spread(drawn: Drawn) -> list[int]:
   """Numbers of the groups whose objectives differ; what is missing does not count.
 
-  Of a dialogue that is played those to any one turn.
+  Nor does the penalty of long replies: all right or all wrong is flat however long they
+  are (DAPO, arXiv 2503.14476, eq. 11). Of a dialogue that is played those to any turn.
   """
-  objective_BG = drawn.scores.objective_B.reshape(-1, drawn.samples)
+  scores = drawn.scores
+  said_C = [name != OVERLONG for name in scores.names]
+  reward_BC, weight_BC = scores.reward_BC[:, said_C], scores.weight_BC[:, said_C]
+  objective_B = dataclasses.replace(
+    scores, reward_BC=reward_BC, weight_BC=weight_BC
+  ).objective_B
+  objective_BG = objective_B.reshape(-1, drawn.samples)
   least_B = np.where(np.isfinite(objective_BG), objective_BG, np.inf).min(1)
   most_B = np.where(np.isfinite(objective_BG), objective_BG, -np.inf).max(1)
   spread_BT = (most_B - least_B > SPREAD).reshape(-1, drawn.turns)

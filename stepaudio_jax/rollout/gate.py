@@ -15,6 +15,7 @@ from stepaudio_jax.rl.parts import agreement
 from stepaudio_jax.rollout.actor import Played
 
 _NAMED = 5
+_APART = 0.5  # nats; bfloat16 rounds to less
 
 
 class Disagreement(RuntimeError):
@@ -44,7 +45,8 @@ class Gate:
     """The agreement on a host's replies of all processes, to be logged.
 
     Replies of an older policy than the measured one are left out; without any other
-    there is nothing to be compared (NaN), and likewise no correlation of constants.
+    there is nothing to be compared (NaN), and likewise no correlation of constants:
+    with a min_pearson they must lie within half a nat of each other.
 
     Raises:
       Disagreement: naming the step, the numbers and the prompts that are worst off.
@@ -56,7 +58,10 @@ class Gate:
     found = {name: float(x) for name, x in found.items()}
     far = 0 < self.max_abs < found["max_abs"]
     apart = found["pearson"] < self.min_pearson  # False where it is NaN
-    if far or apart or math.isinf(found["max_abs"]):
+    if math.isnan(found["pearson"]) and self.min_pearson:
+      apart = found["max_abs"] > _APART
+    lost = mask_BT.any() and not math.isfinite(found["max_abs"])
+    if far or apart or lost:
       raise Disagreement(self._told(step, found, _worst(played, mask_BT)))
     return found
 

@@ -36,17 +36,15 @@ class Overlong:
 
 
 def shaped(rewards: Mapping[str, Any], limit_tokens: int) -> Overlong | None:
-  """The penalty of a recipe's rewards; none where a buffer of 0 or no key asks for it.
+  """The penalty of a recipe's rewards; none where a buffer of 0 asks for it.
 
   Args:
-    rewards: with "overlong": {"buffer_tokens", "weight"}, or without.
+    rewards: with "overlong": {"buffer_tokens", "weight"}.
     limit_tokens: the most tokens that a reply can have.
 
   Raises:
     ValueError: other keys, a buffer longer than the replies, or a weight below 0.
   """
-  if NAME not in rewards:
-    return None
   given = dict(rewards[NAME])
   if set(given) != _KEYS:
     raise ValueError(f"rewards.overlong has {sorted(given)}; it needs {sorted(_KEYS)}")

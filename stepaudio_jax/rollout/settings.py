@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 from stepaudio_jax import sampling
@@ -30,6 +31,11 @@ class Sampling:
   slots: int = 0
   reply_buckets: tuple[int, ...] = ()
   turns: int = 1
+
+  def __post_init__(self):
+    # At 0 the likeliest token is taken: a group of one reply, and logits over 0.
+    if not 0 < self.temperature < math.inf:
+      raise ValueError(f"sampling.temperature={self.temperature} must be above 0")
 
 
 def sampler(

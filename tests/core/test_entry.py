@@ -77,6 +77,8 @@ def test_values_are_set_in_the_type_of_the_recipes_own(toy):
   assert isinstance(config.optim.lr, float)
   assert ran(*RUN, "--config.parts=x,y")[0].parts == ("x", "y")
   assert ran(*RUN, "--config.parts=")[0].parts == ()
+  for text in ("16,2.5", "(16, 2.5)"):  # nothing there to go by
+    assert ran(*RUN, f"--config.none={text}")[0].none == (16, 2.5)
 
 
 @pytest.mark.parametrize(
