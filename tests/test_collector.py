@@ -12,7 +12,7 @@ import pytest
 
 from configs import rlvr
 from stepaudio_jax import logs, steps, train_rl, workdirs
-from stepaudio_jax.core import tree
+from stepaudio_jax.core import processes, tree
 from stepaudio_jax.core.types import Rollout
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rollout.actor import Actor, Played
@@ -141,6 +141,23 @@ def test_what_is_over_is_used_while_it_is_young_enough(max_age, wanted, stale):
   assert of(found) == wanted
   assert found.counts["data/groups_stale"] == stale
   assert found.counts["data/age"] == (0.5 if max_age else 0.0)
+
+
+def test_age_is_that_of_all_processes_replies(monkeypatch):
+  """m3 waited a step, m4 did not; this process has m3 alone."""
+  whole = processes.part
+
+  def first_of_two(items):
+    return items[:1] if isinstance(items[0], Drawn) else whole(items)
+
+  names = ["f1", "m1", "m2", "m3", "m4", "m5"]
+  given = collector(names, refill_rounds=1, max_age=1)
+  given.next(policy(0), 1)
+  monkeypatch.setattr(processes, "part", first_of_two)
+  found = given.next(policy(1), 2)
+  assert of(found) == ["m3", "m4"]
+  assert len(found.played.drawn.asked) == 1
+  assert found.counts["data/age"] == 0.5
 
 
 def test_overlap_asks_the_policy_before_the_update_and_measures_under_it():

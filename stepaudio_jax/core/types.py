@@ -184,8 +184,9 @@ class Experience:
   Attributes:
     mask_BT: bool, True on sampled tokens, the stop token included.
     sampler_BT: float32 log-probabilities that the sampler reported.
-    old_BT: float32, of the same tokens under the policy before this update, computed
-      like those of the update.
+    old_BT: float32, of the same tokens under the policy that began the step's replies,
+      which with overlap is older than the one that is updated; computed like those of
+      the update. 0 until then where an only update tells it (policy.policy_loss).
     reference_BT: float32, of the same tokens under the reference policy.
     reward_BC: float32 rewards of the whole reply by dimension; NaN where one is
       missing.

@@ -26,6 +26,10 @@ EXAMPLES = [
   ({"id": "x"}, "The lyrics are sad but the tempo is fast.\n</think>\nHappy.", 1.0),
   ({"id": "x"}, 'She says "what a loud drum".\n</think>\nA drum.', 0.0),
   ({"id": "x"}, "I cannot hear the tone of the voice.\n</think>\nSad.", 0.0),
+  ({"id": "x"}, "I could not make out the tone.\n</think>\nSad.", 0.0),
+  ({"id": "x"}, "Without hearing the pitch I guess.\n</think>\nSad.", 0.0),
+  ({"id": "x"}, "She said 'mind the drum' twice.\n</think>\nA drum.", 0.0),
+  ({"id": "x"}, "The speaker's pitch drops, that's 'sad'.\n</think>\nSad.", 1.0),
   ({"id": "x"}, "文本说他的声音低沉。\n</think>\n低。", 0.0),
   ({"id": "x"}, "I wish him a platone.\n</think>\nLow.", 0.0),
   ({"id": "x"}, "\n</think>\nThe pitch is low.", 0.0),
@@ -93,11 +97,14 @@ _READ = re.compile(
 )
 _DEAF = re.compile(
   r"\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|do not|don't) "
-  r"(?:\w+ )?(?:hear|listen|perceive|access|process)|\bno (?:audio|sound|recording)\b|"
+  r"(?:\w+ )?(?:hear|listen|perceive|access|process|make out|discern|detect)|"
+  r"\bwithout (?:\w+ )?hearing\b|\bno way to\b|\bno (?:audio|sound|recording)\b|"
   r"听不|无法听|不能听|没有听|没有音频|没有声音",
   re.I,
 )
-_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|「[^」]*」|『[^』]*』|《[^》]*》")
+_QUOTED = re.compile(
+  r"\"[^\"]*\"|“[^”]*”|(?<!\w)['‘][^']*'(?!\w)|「[^」]*」|『[^』]*』|《[^》]*》"
+)
 _PARTS = re.compile(
   r"[.!?;。！？；\n]+|\b(?:but|however|yet|whereas|while)\b|但|不过|然而", re.I
 )

@@ -149,7 +149,6 @@ class Collector:
     )
     seconds = self._seconds | measured.seconds
     measured = dataclasses.replace(measured, seconds=seconds)
-    counts["data/age"] = float((step - 1 - drawn.version_B).mean())
     return Collected(measured, asked, counts)
 
   def begin_next(self, params: Params, step: int) -> None:
@@ -204,9 +203,9 @@ class Collector:
     return Begun(policy, version, prompts, ids, rollout, rng)
 
   def _plain(self, begun: Begun, step: int) -> Found:
-    del step
     asked = [self._feed.row(name) for name in begun.ids]
-    return begun.prompts, self._scored(begun, asked), asked, {}
+    drawn = self._scored(begun, asked)
+    return begun.prompts, drawn, asked, {"data/age": _age([drawn], step)}
 
   def _refilled(self, begun: Begun, step: int) -> Found:
     young, stale = self._young(step)
@@ -241,6 +240,7 @@ class Collector:
       "data/groups_filled": len(filled),
       "data/groups_stale": stale,
       "data/groups_waiting": len(self.left),
+      "data/age": _age(used, step),
     }
     own = drawn_lib.joined(processes.part(used))
     rows = [group.asked[0] for group in used]
@@ -272,3 +272,9 @@ class Collector:
     for name, taken in zip(self._seconds, np.diff(clocks), strict=True):
       self._seconds[name] += float(taken)
     return drawn
+
+
+def _age(groups: Sequence[Drawn], step: int) -> float:
+  """Mean of the steps learnt since a reply was given."""
+  version_B = np.concatenate([group.version_B for group in groups])
+  return float((step - 1 - version_B).mean())
