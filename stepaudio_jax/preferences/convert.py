@@ -100,7 +100,7 @@ def _rows(one: Compared, name: str, seed: int) -> Iterator[dict[str, Any]]:
   context = json.dumps(one.context, sort_keys=True)
   shared = {
     "schema": schema.PREFERENCE_SCHEMA,
-    "task_id": f"{name.split('-')[0]}-{_number(context):08x}",
+    "task_id": f"{name.split('-')[0]}-{_digest(context).hex()}",
     "context": one.context,
     "candidates": [
       {"cid": cid, "text": text, "model": "unknown"}
@@ -127,6 +127,9 @@ def _labels(rating: Rating, turned: bool) -> dict[str, Any]:
 
 
 def _number(*parts: object) -> int:
+  return int.from_bytes(_digest(*parts)[:4], "big")
+
+
+def _digest(*parts: object) -> bytes:
   text = json.dumps([str(part) for part in parts])
-  digest = hashlib.blake2b(text.encode(), digest_size=4)
-  return int.from_bytes(digest.digest(), "big")
+  return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -107,16 +107,20 @@ def measured(panel: Panel) -> dict[str, Row]:
 
 
 def _share(value_CN: np.ndarray, dialogues: Sequence[str]) -> Row | None:
-  """The mean of values that are there, with its interval over dialogues."""
+  """The mean of the 0s and 1s that are there, with its interval over dialogues."""
   given_CN = ~np.isnan(value_CN)
   if not given_CN.any():
     return None
   total_N, count_N = np.nansum(value_CN, axis=0), given_CN.sum(0)
   used = count_N > 0
   clusters = np.asarray(dialogues)[used]
-  low, high = intervals.clustered(total_N[used], count_N[used], clusters)
-  count = int(count_N.sum())
-  return {"mean": float(total_N.sum() / count), "low": low, "high": high, "n": count}
+  total, count = float(total_N.sum()), int(count_N.sum())
+  if total in (0, count):  # resampling what is equal would give no width
+    several = len({*clusters})
+    low, high = intervals.wilson(several if total else 0, several)
+  else:
+    low, high = intervals.clustered(total_N[used], count_N[used], clusters)
+  return {"mean": total / count, "low": low, "high": high, "n": count}
 
 
 def _habits(own: Sequence[Judged], panel: Panel) -> Row:

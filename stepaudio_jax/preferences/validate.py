@@ -4,7 +4,7 @@
 
 Told with line, id, value and choices: rows that break the schema, ids that occur twice
 in a file, candidates that say the same, tasks whose contexts differ, dimensions that
-not all files know, audio that is not where training would look. Status 1 if any is.
+not all files name, audio that is not where training would look. Status 1 if any is.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def flags(out: argparse.ArgumentParser) -> None:
     "--dims",
     nargs="+",
     metavar="NAME",
-    help="the dimensions that may occur; else those that all files name",
+    help="the dimensions that may occur; else those of all files that name any",
   )
   add("--json", metavar="OUT", dest="out", help="problems and counts, as JSON")
 
@@ -76,12 +76,13 @@ def _strange_dimensions(
     for entry in own:
       for name in sorted(_names(entry.sample) - {panels.OVERALL}):
         first[-1].setdefault(name, entry)
-  known = set.intersection(*map(set, first)) if dims is None else set(dims)
+  named = [set(names) for names in first if names]
+  known = set.intersection(*named) if dims is None and named else set(dims or ())
   out = []
   for names, path in zip(first, paths, strict=True):
     for name, entry in names.items():
       if name not in known:
-        why = "not all files name it (or list it in --dims)" if dims is None else path
+        why = "which not all files name (--dims may allow it)" if dims is None else path
         out.append(
           f"{entry.row.at}: {entry.sample.id!r}: unknown dimension {name!r}, {why}; "
           f"the choices are {sorted(known)}"

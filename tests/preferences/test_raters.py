@@ -130,6 +130,21 @@ def test_a_rater_alone_is_not_flagged_and_time_may_be_unknown(tmp_path, capsys):
   assert "alone: shares no comparison" in capsys.readouterr().out
 
 
+def test_a_share_of_all_has_an_interval_too(tmp_path):
+  """Three dialogues of four choices, all of the first: Wilson's bound of 3 of 3."""
+  rows = [
+    pair(f"{k}-{n}", task=f"t{k}#{n}", overall=-1, replies=(f"A{n}", f"B{n}"))
+    for k in range(3)
+    for n in range(4)
+  ]
+  path = write_rows(tmp_path / "a.jsonl", rows)
+  call("raters", path, "--json", tmp_path / "out.json")
+  one = json.loads((tmp_path / "out.json").read_text())["r1"]
+  low = 3 / (3 + 1.959964**2)
+  assert one["first"] == {"mean": 1, "low": pytest.approx(low), "high": 1, "n": 12}
+  assert one["longer"] is None
+
+
 @pytest.mark.parametrize("flags", [("--drop-flagged",), ("--out", "x.jsonl")])
 def test_dropping_needs_both_flags(tmp_path, capsys, monkeypatch, flags):
   monkeypatch.chdir(tmp_path)

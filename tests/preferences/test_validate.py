@@ -153,10 +153,10 @@ def test_problems_across_rows_and_files(tmp_path, capsys):
     f"{second}:2: 'q2': overall: 7 is not a whole number from -3 to 3",
     f"{second}:3: 'q3': its context is not that of {first}:1, which is of the same "
     "task 't1'",
-    f"{first}:1: 'p1': unknown dimension 'wit', not all files name it (or list it in "
-    "--dims); the choices are ['mood']",
-    f"{second}:3: 'q3': unknown dimension 'mod', not all files name it (or list it in "
-    "--dims); the choices are ['mood']",
+    f"{first}:1: 'p1': unknown dimension 'wit', which not all files name (--dims may "
+    "allow it); the choices are ['mood']",
+    f"{second}:3: 'q3': unknown dimension 'mod', which not all files name (--dims may "
+    "allow it); the choices are ['mood']",
     f"{first}:4: 'p2': there is no audio file {tmp_path}/gone.wav (rows that need it: "
     "2)",
     "9 problems in 10 rows",
@@ -165,7 +165,8 @@ def test_problems_across_rows_and_files(tmp_path, capsys):
 
 def test_dimensions_may_be_named(tmp_path, capsys):
   path = write_rows(tmp_path / "a.jsonl", [pair("p1", dims={"mood": 1, "wit": 0})])
-  assert call("validate", path) == 0
+  plain = write_rows(tmp_path / "b.jsonl", [pair("p1")])  # names none
+  assert call("validate", path, plain) == 0
   assert call("validate", path, "--dims", "mood", "wit") == 0
   capsys.readouterr()
   assert call("validate", path, "--dims", "mood") == 1
