@@ -22,11 +22,20 @@ from matplotlib.figure import Figure
 from stepaudio_jax import workdirs
 from stepaudio_jax.data.comparisons import OVERALL, Pair
 from stepaudio_jax.data.schema import Preference
-from stepaudio_jax.data.world import raters
+from stepaudio_jax.data.world import gold, raters
 from stepaudio_jax.evals.parts import choices, hearing, tables
 from stepaudio_jax.evals.parts import controls as controls_lib
-from stepaudio_jax.evals.rewards import judged, optimised, reading, sections, statistics
+from stepaudio_jax.evals.rewards import (
+  best,
+  candidates,
+  judged,
+  optimised,
+  reading,
+  sections,
+  statistics,
+)
 from stepaudio_jax.evals.rewards import plots as plots_lib
+from stepaudio_jax.evals.rewards.candidates import Candidates
 from stepaudio_jax.workdirs import RewardModel
 
 DEFAULTS = {"batch_size": 32}
@@ -44,11 +53,14 @@ class Options:
       one of them, since accuracies stand beside it. None: all that the data allow;
       naming one that they do not is an error.
     runs: workdirs of policy gradients whose proxy is told beside gold.
+    rollouts: a file of sampled replies (rewards/candidates.py) from which the best of n
+      are taken; "" takes the comparisons' own candidates.
   """
 
   batch_size: int
   controls: tuple[str, ...] | None = None
   runs: tuple[str, ...] = ()
+  rollouts: str = ""
 
   def __post_init__(self):
     if self.batch_size < 1:
@@ -90,11 +102,14 @@ def evaluate(
   """
   if limit is not None and limit < 1:
     raise ValueError(f"limit={limit} must be at least 1, or None for all")
-  optimisation = optimised.curves(options.runs, data)  # cheap, and may be wrong
+  # What may be wrong comes first.
+  optimisation = optimised.curves(options.runs, data)
+  drawn = _candidates(options.rollouts, data, model) if options.rollouts else None
+  frames = hearing.store(model.params, cache)
   asked, found = reading.heard(
     model,
     reading.corpus(data / "preferences-heldout.jsonl"),
-    hearing.store(model.params, cache),
+    frames,
     cache / "clips",
     batch_size=options.batch_size,
     controls=options.controls,
@@ -109,8 +124,52 @@ def evaluate(
   names = [name for name in found if name != "reward"]
   settings = {**dataclasses.asdict(options), "limit": limit}
   settings |= {"controls": names, "runs": [*options.runs]}
-  told = summary(items, model.dimensions, names)
-  return {"settings": settings, **told, "optimised": optimisation}, items
+  told = {**summary(items, model.dimensions, names), "optimised": optimisation}
+  if drawn:
+    asked, gold_of = drawn
+    rewards = reading.candidates(model, asked, frames, options.batch_size)
+    told["best_of_n"] |= {
+      "of": options.rollouts,
+      "curve": best.entry(_groups(rewards, gold_of, model)),
+    }
+  return {"settings": settings, **told}, items
+
+
+def _candidates(
+  path: str, data: epath.Path, model: RewardModel
+) -> tuple[Candidates, dict[str, list[float]]]:
+  """Sampled replies, and gold of them by prompt, for the dimension of the best of n.
+
+  Raises:
+    ValueError: a file is absent or wrong, or gold does not mark that dimension.
+  """
+  name = best.chosen(model.dimensions)
+  if name not in (OVERALL, *gold.DIMENSIONS):
+    raise ValueError(
+      f"rollouts={path!r}: gold has no marks of {name!r}, the first dimension; the "
+      f"choices are {[OVERALL, *gold.DIMENSIONS]}"
+    )
+  groups, truths = candidates.read(path), optimised.truths(data)
+
+  def mark(row: Row) -> float:
+    if name == OVERALL:
+      return optimised.overall(row, truths)
+    return optimised.marked(row, truths)[name]
+
+  asked = Candidates(groups, data / "dialogues-heldout.jsonl", model.dimensions)
+  return asked, {prompt: [*map(mark, rows)] for prompt, rows in groups.items()}
+
+
+def _groups(
+  rewards: Mapping[str, Mapping[int, np.ndarray]],
+  gold_of: Mapping[str, list[float]],
+  model: RewardModel,
+) -> dict[str, tuple[list[float], list[float]]]:
+  place = model.dimensions.index(best.chosen(model.dimensions))
+  return {
+    prompt: ([float(rewards[prompt][k][place]) for k in range(len(marks))], marks)
+    for prompt, marks in gold_of.items()
+  }
 
 
 def item(

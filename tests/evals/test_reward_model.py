@@ -195,6 +195,45 @@ def test_replies_that_change_places_change_the_sign_and_nothing_else(
   assert turned["dimensions"]["overall"]["accuracy"] == accuracy
 
 
+def test_sampled_replies_are_scored_like_those_of_comparisons(
+  summary, folder, tmp_path
+):
+  items = items_of(folder / "out")
+  rows = (folder / "preferences-heldout.jsonl").read_text().splitlines()
+  contexts = {row["task_id"]: row["context"] for row in map(json.loads, rows)}
+  worlds.write_jsonl(
+    tmp_path / "dialogues-heldout.jsonl",
+    [{"id": name, "messages": context} for name, context in contexts.items()],
+  )
+  truths = [worlds.truth(name, "pitch", "low", worlds.PITCHES) for name in contexts]
+  worlds.write_jsonl(tmp_path / "truth-heldout.jsonl", truths)
+  sampled = [
+    {
+      "prompt_id": item["task_id"],
+      "dialogue_id": item["task_id"],
+      "text": f"{one['think']}\n</think>\n{one['text']}",
+      "think": one["think"],
+      "answer": one["text"],
+    }
+    for item in items
+    for one in item["candidates"]
+  ]
+  path = worlds.write_jsonl(tmp_path / "rollouts.jsonl", sampled)
+  for name in ("a.wav", "rm", "preferences-heldout.jsonl"):
+    (tmp_path / name).symlink_to(folder / name)
+  options = {"controls": ["silence"], "rollouts": str(path)}
+  told = run(tmp_path, tmp_path / "out", **options)["best_of_n"]
+  assert told["of"] == str(path)
+  one, two = told["curve"]["points"]
+  rewards = np.asarray([item["dimensions"]["overall"]["reward"] for item in items])
+  assert one["proxy"]["value"] == pytest.approx(rewards.mean(), abs=1e-5)
+  assert two["proxy"]["value"] == pytest.approx(rewards.max(axis=1).mean(), abs=1e-5)
+  marks = [gold.score(truths[0], row["text"]) for row in sampled]
+  mean = np.mean([[one[d] * raters.WEIGHTS[d] / 6.5 for d in one] for one in marks], 0)
+  assert one["gold"]["value"] == pytest.approx(mean.sum())
+  assert summary["best_of_n"]["of"] == "candidates of the comparisons"
+
+
 def test_a_control_that_the_data_do_not_allow(summary, folder, tmp_path):
   # All dialogues share one clip: nothing can be swapped.
   assert summary["settings"]["controls"] == ["silence", "flat"]

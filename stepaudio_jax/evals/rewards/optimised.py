@@ -33,10 +33,14 @@ def curves(runs: Sequence[str], data: epath.Path) -> dict[str, list[Row]]:
   """
   if not runs:
     return {}
-  known = {
-    row.value["id"]: row.value for row in jsonl.Rows(data / "truth-heldout.jsonl")
-  }
+  known = truths(data)
   return {str(run): points(read(epath.Path(run)), known) for run in runs}
+
+
+def truths(data: epath.Path) -> dict[str, Row]:
+  """What gold knows of the held-out dialogues, by their ids."""
+  rows = jsonl.Rows(data / "truth-heldout.jsonl")
+  return {row.value["id"]: row.value for row in rows}
 
 
 def read(run: epath.Path) -> list[Row]:
@@ -80,7 +84,13 @@ def _point(rows: Sequence[Row], truths: Mapping[str, Row]) -> Row:
 
 
 def overall(row: Row, truths: Mapping[str, Row]) -> float:
-  """Gold of a reply: the mean of its dimensions by the raters' common weights.
+  """Gold of a reply: the mean of its dimensions by the raters' common weights."""
+  marks, weights = marked(row, truths), raters.WEIGHTS
+  return sum(weights[name] * marks[name] for name in weights) / sum(weights.values())
+
+
+def marked(row: Row, truths: Mapping[str, Row]) -> dict[str, float]:
+  """Gold's marks of a reply.
 
   Raises:
     ValueError: its dialogue has no truth.
@@ -89,9 +99,7 @@ def overall(row: Row, truths: Mapping[str, Row]) -> float:
     raise ValueError(
       f"dialogue {row['dialogue_id']!r} is none of the {len(truths)} with truths"
     )
-  marks = gold.score(truths[row["dialogue_id"]], row["text"])
-  weights = raters.WEIGHTS
-  return sum(weights[name] * marks[name] for name in weights) / sum(weights.values())
+  return gold.score(truths[row["dialogue_id"]], row["text"])
 
 
 def _mean(values: Sequence[float | None], draws: Draws) -> Row:

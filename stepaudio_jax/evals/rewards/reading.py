@@ -17,6 +17,7 @@ from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.store import Store
 from stepaudio_jax.evals.parts import controls as controls_lib
 from stepaudio_jax.evals.parts import hearing
+from stepaudio_jax.evals.rewards.candidates import Candidates
 from stepaudio_jax.evals.rewards.other_sound import OtherSound
 from stepaudio_jax.models.heads import RewardHeads
 from stepaudio_jax.models.step_audio import StepAudio
@@ -73,6 +74,21 @@ def heard(
     name: _rewards(program, feed, places, batch_size, name)
     for name, feed in feeds.items()
   }
+
+
+def candidates(
+  model: RewardModel, asked: Candidates, frames: Store, batch_size: int
+) -> dict[str, dict[int, np.ndarray]]:
+  """{prompt: {place: reward_C}} of sampled replies."""
+  hearing.fill(frames, asked.clips(), model.params, model.size)
+  feed = _pairs(asked, frames, model, PairLimits())
+  places = [(0, index) for index in range(len(asked))]
+  reward_N2C = _rewards(_program(model), feed, places, batch_size, "candidates")
+  out: dict[str, dict[int, np.ndarray]] = {}
+  for both, reward_2C in zip(asked.members, reward_N2C, strict=True):
+    for (prompt, place), reward_C in zip(both, reward_2C, strict=True):
+      out.setdefault(prompt, {})[place] = reward_C
+  return out
 
 
 def _pairs(corpus: Corpus, frames: Any, model: RewardModel, limits: PairLimits):

@@ -182,8 +182,8 @@ def _best(result: Row) -> Iterator[str]:
   yield (
     f"## Best of n\n\nOf n candidates the one with the highest "
     f"`{result['best_of_n']['dimension']}`, mean over all choices of n (unbiased), on "
-    f"{curve['prompts']} dialogues with {curve['candidates']} candidates. Gain: over "
-    "one."
+    f"{curve['prompts']} prompts with {curve['candidates']} candidates "
+    f"({tables.cell(result['best_of_n']['of'])}). Gain: over one."
   )
   yield tables.table(
     ["n", "√KL", "proxy", "gain", "gold", "gain"],

@@ -34,6 +34,10 @@ def whole(items: Sequence[Row], heads: Sequence[Judged]) -> Row:
   return {
     "own": correlation.own(heads),
     "between": correlation.between(heads),
-    "best_of_n": {"dimension": name, "curve": best.entry(best.groups(items, name))},
+    "best_of_n": {
+      "dimension": name,
+      "of": "candidates of the comparisons",
+      "curve": best.entry(best.groups(items, name)),
+    },
     "order": orders.HEADS,
   }
