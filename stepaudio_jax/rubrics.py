@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from stepaudio_jax import origins
-from stepaudio_jax.core import levels
+from stepaudio_jax.core import levels, seal
 from stepaudio_jax.evals.parts import judging
 from stepaudio_jax.evals.parts.references import References
 from stepaudio_jax.judges import choice, endpoint, worth
@@ -79,7 +79,7 @@ def preference(
   folder = pinned["reference"]
   references = References(
     functools.partial(origins.load_model, folder),
-    str(folder),
+    seal.digest(folder) or str(folder),
     c.sampling.max_new_tokens,
     cache,
   )

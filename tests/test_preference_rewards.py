@@ -220,7 +220,8 @@ def test_references_are_the_rows_own_or_a_greedy_sample_that_is_kept(
   assert len(asked) == 2
   assert "think" not in asked[0][1]
   # Another start, and another run of the same reference: nobody is asked again.
-  assert References(opening, "runs/sft/3", 9, tmp_path)(rows) == known(rows)
+  again = References(opening, "runs/sft/3", 9, tmp_path)
+  assert again(rows) == known(rows) == ["said 2", "mine", None, "said 2"]
   assert len(asked) == 2
   # Another reference, and a damaged entry: somebody is.
   References(opening, "runs/sft/4", 9, tmp_path)(rows)
@@ -249,20 +250,29 @@ def test_phi_and_its_file_reach_the_comparer(tmp_path):
   assert rubrics.preference(c, None, {}, tmp_path) == Terms()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["reference", "group"])
-def test_compared_prompts_in_the_loop_of_the_smoke_recipe(tmp_path, monkeypatch, mode):
-  """A judge over HTTP; run again, it is asked nothing."""
+@pytest.fixture
+def world(tmp_path, monkeypatch):
   monkeypatch.setitem(sizes.SIZES, "tiny", tones.LITTLE)
-  (tmp_path / "tones").mkdir()
-  world = tones.world(tmp_path / "tones")
-  tones.policy(world / "sft")
-  servers.without_proxies(monkeypatch)
+  tones.policy(tones.world(tmp_path) / "sft")
+  return tmp_path
+
+
+def wired(world, **compared):
   c = rlvr.get_config("smoke,algorithm=grpo")
   c.init, c.data.cache = str(world / "sft"), str(world / "cache")
   c.data.options.prompts.path = str(world / "prompts-{split}.jsonl")
   c.data.max_tokens, c.sampling.max_new_tokens, c.total_steps = 64, 8, 1
-  c.rewards.preference.update(mode=mode, weight=1.0)
+  c.rewards.preference.update(**compared)
+  return c
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["reference", "group"])
+def test_compared_prompts_in_the_loop_of_the_smoke_recipe(world, monkeypatch, mode):
+  """A judge over HTTP; run again, it is asked nothing."""
+  tmp_path = world / mode
+  servers.without_proxies(monkeypatch)
+  c = wired(world, mode=mode, weight=1.0)
   if mode == "group":
     c.rewards.preference.offsets = 2
   c.asking.prompt_price = 1.0
@@ -299,3 +309,36 @@ def test_compared_prompts_in_the_loop_of_the_smoke_recipe(tmp_path, monkeypatch,
   assert second["judge/cached"] == second["judge/asked"] > 0
   rows = logs.read_metrics(tmp_path / "one" / "samples.jsonl")
   assert {one["reward"]["preference"] is None for one in rows} == {True, False}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_judges_in_the_loop_beside_a_sample_of_the_reference(
+  world, monkeypatch
+):
+  """Random weights name no level: all is masked, and logged alone costs no update."""
+  talk = {"messages": tones.heard(0), "answer": "low", "choices": tones.CHOICES}
+  for split in ("train", "heldout"):
+    rows = [{"id": f"{split}-{k}", **talk} for k in range(4)]
+    tones.write(world / f"prompts-{split}.jsonl", rows)
+  asked = []
+
+  def say(speaker, conversations, options):
+    asked.append(conversations)
+    return ["Low."] * len(conversations)
+
+  monkeypatch.setattr(
+    "stepaudio_jax.rollout.said.said",
+    lambda rollout, _: [said("High.")] * len(rollout.token_BT),
+  )
+  c = wired(world, mode="reference", phi="expected")
+  c.judge, c.asking.max_tokens = str(world / "sft"), 8
+  with monkeypatch.context() as patch:
+    patch.setattr(Speaker, "say", say)
+    train_rl.run(c, world / "run")
+  (row,) = logs.read_metrics(world / "run" / "metrics.jsonl")
+  # All four prompts are one; so are all replies: two orders of one pair a step.
+  assert [len(each) for each in asked] == [1]
+  assert row["reward/preference/missing"] == 1.0
+  assert row["reward/preference/unread"] == 1.0
+  assert row["reward/preference/without"] == 0.0
+  assert row["reward/masked_share"] == 0.0

@@ -166,6 +166,8 @@ class Endpoint:
       threads.each(ask, enumerate(questions), self.settings.concurrency)
     finally:
       self.tally = Tally(*map(sum, zip(self.tally, work.tally, strict=True)))
+      told = ", ".join(f"{n} {name}" for name, n in self.tally._asdict().items() if n)
+      logging.info("the judge %r so far: %s; cost %.4g", self.model, told, self.cost)
     return found
 
   def said(self, body: dict[str, Any]) -> Said:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from stepaudio_jax.evals.parts import suite
@@ -25,7 +26,7 @@ class References:
 
   Args:
     open_model: gives the reference policy.
-    who: names it and the step that it is of; samples are kept under that.
+    who: what it is, by its content where that is known; samples are kept under that.
     max_new_tokens: of a sample.
     cache: of encoder frames, with a folder of its own for what was said.
   """
@@ -60,17 +61,17 @@ class References:
     found: dict[str, str | None] = {}
     for name in rows:
       try:
-        said = self._kept.read(name)
-      except kept.Damaged:
-        said = None
-      if said is not None:
+        one = self._kept.read(name)
+      except kept.Damaged as damaged:
+        logging.warning("a kept reference reply is damaged: %s", damaged)
+        one = None
+      if one is not None:
         # A thought that never closed is kept too, or it would be asked at each visit.
-        found[name] = None if said.cut else said.text
+        found[name] = None if one.cut else one.text
     new = [name for name in rows if name not in found]
     asked = [_heard(rows[name]) for name in new]
-    for name, text in zip(
-      new, self._speaker.say(asked, self._options) if new else [], strict=True
-    ):
+    said = self._speaker.say(asked, self._options) if new else []
+    for name, text in zip(new, said, strict=True):
       self._kept.write(name, Said(text or "", cut=text is None))
       found[name] = text
     return found
