@@ -29,7 +29,7 @@ _ASCII = {"A>>B": "A≫B", "A>=B": "A≥B", "B>=A": "B≥A", "B>>A": "B≫A"}
 _MARKS = " \t*_`\"'“”.!。！()[]{}"
 _CALLED = re.compile(
   r"(?:(?:so|and|my|the|final|overall) )*"
-  r"(?:level|answer|verdict|judge?ment|rating|choice)(?: is)?[\s*_\"']*[:：=]?"
+  r"(?:level|answer|verdict|judge?ment|rating|choice)\b(?: is)?[\s*_\"']*([:：=]?)"
 )
 # A number by itself, or with its meaning behind it: "2", "2: A>B", "2 (A is better)".
 _NUMBER = re.compile(
@@ -131,7 +131,7 @@ def _stated(line: str) -> tuple[bool, int | None]:
     return True, SYMBOLS.index(symbol) + 1
   number = _NUMBER.fullmatch(text)
   if not number:
-    return bool(called), None
+    return bool(called and called[1]), None
   level = int(number[1]) if number[1] in map(str, NUMBERS) else None
   meaning = (number[2] or "").strip(_MARKS).casefold().replace(" ", "")
   own = "" if level is None else meanings(level)

@@ -83,6 +83,8 @@ def test_the_expected_value_by_hand_and_exactly_antisymmetric():
     ("Verdict: B≫A", 6),
     ("Level: 2\nB is kinder, though.\nLevel: 5", 5),
     ("Level: 2\n\nI hope that this helps.", 2),
+    ("Level 2\nThe answer of A is precise.\nAnswers differ.", 2),
+    ("The level is 2.", 2),
     ("<think>\n1\n</think>\n6", 6),
     ("It is deep.\n</think>\n3", 3),
     # Nothing is guessed.
