@@ -1,6 +1,7 @@
 """Arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
 import itertools
+import math
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -118,11 +119,13 @@ def check_ascending(name: str, values: Iterable[float], most: float) -> None:
   Raises:
     ValueError: naming the key and its values.
   """
-  ends = [-1, *values]
+  values = tuple(values)
+  numbers = all(isinstance(value, int | float) for value in values)
+  ends = [-1, *values] if numbers else [math.inf]
   rises = all(low < high for low, high in itertools.pairwise(ends))
   if not rises or ends[-1] > most or min(ends[1:], default=0) < 0:
     raise ValueError(
-      f"{name}={tuple(values)} must be lengths that ascend, from 0 to at most {most}"
+      f"{name}={values} must be lengths that ascend, from 0 to at most {most}"
     )
 
 
