@@ -1,7 +1,8 @@
 """A step's replies: which prompts, from which policy, and which are worth learning.
 
 Refilling (DAPO, arXiv 2503.14476, §3.2): groups whose replies are all worth the same
-teach nothing; they are dropped and other prompts are asked, for so many rounds more.
+(but for the penalty of long ones) teach nothing; they are dropped and other prompts are
+asked, for so many rounds more.
 What is left over then waits for the next step, if it may get old enough.
 
 Overlap: the replies of step t + 1 are begun with the policy that step t starts with,
@@ -227,7 +228,7 @@ class Collector:
     if filled:
       logging.warning(
         "step %d: %d of %d groups have no spread after %d rounds more; they teach "
-        "nothing",
+        "nothing but, where there is rewards.overlong, lengths",
         step,
         len(filled),
         self._wanted,
