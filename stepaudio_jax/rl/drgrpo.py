@@ -32,6 +32,7 @@ def advantages(
   """With `advantage_BT`, every token of a reply alike, see rl/grpo.py."""
   del aggregation  # nothing is whitened
   settled(DEFAULTS, hyper)
+  groups.check_several(group)
   total_B1 = relative.totals(experience, kl_reward_BT)[:, None]
   return relative.alike(experience, groups.deviations(total_B1, group)[0][:, 0])
 

@@ -50,6 +50,7 @@ def advantages(
   groups.check(experience.reward_BC.shape[0], group)
   total_B = relative.totals(experience)
   if hp.baseline:
+    groups.check_several(group)
     total_B = groups.deviations(total_B[:, None], group)[0][:, 0]
   scored = relative.alike(experience, total_B)
   advantage_BT, mask_BT = scored.advantage_BT, scored.mask_BT

@@ -41,6 +41,7 @@ def advantages(
   """
   del aggregation  # nothing is whitened
   settled(DEFAULTS, hyper)
+  groups.check_several(group)
   total_B = relative.totals(experience, kl_reward_BT)
   deviation_B = groups.deviations(total_B[:, None], group)[0][:, 0]
   known_BG = jnp.isfinite(total_B).reshape(-1, group)

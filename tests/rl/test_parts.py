@@ -48,10 +48,21 @@ def test_near_ties_stay_small():
 
 
 def test_impossible_groups_raise():
-  with pytest.raises(ValueError, match="group=1"):
-    groups.deviations(jnp.zeros((4, 1)), 1)
+  with pytest.raises(ValueError, match=r"group=1 \(sampling.samples\); .* 2 replies"):
+    groups.check_several(1)
   with pytest.raises(ValueError, match=r"5 replies .* groups of 2"):
     groups.deviations(jnp.zeros((5, 1)), 2)
+
+
+def test_replies_without_others_are_logged_without_a_comparison():
+  # PPO and REINFORCE++ learn from one reply to a prompt, and an exam may ask for one.
+  reward_BC = array([[1.0], [3.0]])
+  seen = dimensions.statistics(reward_BC, jnp.ones_like(reward_BC), 1, 1e-4)
+  assert np.isnan(dimensions.normalised(reward_BC, 1, 1e-4)).all()
+  close(seen["raw"], [2.0])
+  close(seen["std"], [NAN])
+  close(seen["no_spread"], [1.0])
+  close(seen["share"], [NAN])
 
 
 def test_weighted_sum_by_hand():

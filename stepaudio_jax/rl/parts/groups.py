@@ -15,6 +15,18 @@ def check(rows: int, group: int) -> None:
     raise ValueError(f"{rows} replies are no whole number of groups of {group}")
 
 
+def check_several(group: int) -> None:
+  """Whether a group has replies to compare.
+
+  Raises:
+    ValueError: groups of one.
+  """
+  if group < 2:
+    raise ValueError(
+      f"group={group} (sampling.samples); a group needs at least 2 replies to compare"
+    )
+
+
 def deviations(x_BC: Array, group: int) -> tuple[Array, Array]:
   """Each reply's distance from the mean of its group, and the group's spread.
 
@@ -30,11 +42,9 @@ def deviations(x_BC: Array, group: int) -> tuple[Array, Array]:
     none.
 
   Raises:
-    ValueError: the rows are no whole number of groups, or groups of one.
+    ValueError: the rows are no whole number of groups.
   """
   rows, columns = x_BC.shape
-  if group < 2:
-    raise ValueError(f"group={group}; a group needs at least 2 replies to compare")
   check(rows, group)
   x_BGC = x_BC.reshape(rows // group, group, columns)
   known_BGC = jnp.isfinite(x_BGC)

@@ -53,6 +53,7 @@ def compared(
   Raises:
     ValueError: groups of one, or options that exclude each other.
   """
+  groups.check_several(group)
   if normalisation == "gdpo":
     if not scale_by_std:
       raise ValueError("scale_by_std=False; normalisation 'gdpo' always scales")
