@@ -79,6 +79,8 @@ def test_values_are_set_in_the_type_of_the_recipes_own(toy):
   assert ran(*RUN, "--config.parts=")[0].parts == ()
   for text in ("16,2.5", "(16, 2.5)"):  # nothing there to go by
     assert ran(*RUN, f"--config.none={text}")[0].none == (16, 2.5)
+  assert ran(*RUN, "--config.on=False")[0].on is False
+  assert ran(*RUN, "--config.on=True")[0].on is True
 
 
 @pytest.mark.parametrize(
