@@ -187,7 +187,7 @@ def test_a_batch_takes_the_larger_of_each_length():
     ({"buckets": (48, 257)}, "at most 176"),
     ({"clip_buckets_s": (1.0, 2.5)}, r"data.clip_buckets_s=\(1.0, 2.5\).*most 2.0"),
     ({"clip_buckets_s": (-1.0,)}, r"\(-1.0,\)"),
-    ({"buckets": ("long",)}, "data.buckets=.*'long' is no number"),
+    ({"buckets": ("long",)}, "data.buckets=.*must be lengths that ascend"),
   ],
 )
 def test_lengths_that_do_not_ascend_are_named(prompts, changes, message):
