@@ -56,6 +56,7 @@ def run(
   budgets: Sequence[int] | None = None,
   runs: Sequence[str] | None = None,
   rollouts: str | None = None,
+  verdicts: str | None = None,
   judge: str | None = None,
   judge_key: str | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -69,7 +70,7 @@ def run(
     cache: of encoder frames, to be shared between runs; by default out/cache.
     limit: only the first so many items of each benchmark.
     batch_size, max_new_tokens, temperature, seed, silence, samples, controls, budgets,
-    runs, rollouts: see the benchmark's Options; None is its default.
+    runs, rollouts, verdicts: see the benchmark's Options; None is its default.
     judge: of the benchmarks that can be judged: "rule", a checkpoint, or
       "https://HOST/v1#MODEL"; None is each one's own default.
     judge_key: the environment variable that holds the endpoint's key.
@@ -83,7 +84,7 @@ def run(
   given = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
   given |= {"temperature": temperature, "seed": seed, "silence": silence}
   given |= {"samples": samples, "controls": controls, "budgets": budgets}
-  given |= {"runs": runs, "rollouts": rollouts}
+  given |= {"runs": runs, "rollouts": rollouts, "verdicts": verdicts}
   given = {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in given.items()
@@ -264,6 +265,7 @@ def parser() -> argparse.ArgumentParser:
     help="reward_model: of policy gradients, proxy beside gold",
   )
   add("--rollouts", metavar="FILE", help="reward_model: the best of these replies")
+  add("--verdicts", metavar="FILE", help="reward_model: a judge's, in both orders")
   add("--judge", metavar="WHO", help="rule, a checkpoint, or https://HOST/v1#MODEL")
   add("--judge_key", metavar="VARIABLE", help="of the environment, with the key")
   add(

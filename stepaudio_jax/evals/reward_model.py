@@ -30,6 +30,7 @@ from stepaudio_jax.evals.rewards import (
   candidates,
   judged,
   optimised,
+  orders,
   reading,
   sections,
   statistics,
@@ -55,12 +56,15 @@ class Options:
     runs: workdirs of policy gradients whose proxy is told beside gold.
     rollouts: a file of sampled replies (rewards/candidates.py) from which the best of n
       are taken; "" takes the comparisons' own candidates.
+    verdicts: a file of a judge's verdicts on the comparisons (rewards/orders.py), ""
+      for none.
   """
 
   batch_size: int
   controls: tuple[str, ...] | None = None
   runs: tuple[str, ...] = ()
   rollouts: str = ""
+  verdicts: str = ""
 
   def __post_init__(self):
     if self.batch_size < 1:
@@ -105,6 +109,7 @@ def evaluate(
   # What may be wrong comes first.
   optimisation = optimised.curves(options.runs, data)
   drawn = _candidates(options.rollouts, data, model) if options.rollouts else None
+  verdicts = orders.read(options.verdicts) if options.verdicts else {}
   frames = hearing.store(model.params, cache)
   asked, found = reading.heard(
     model,
@@ -132,6 +137,10 @@ def evaluate(
       "of": options.rollouts,
       "curve": best.entry(_groups(rewards, gold_of, model)),
     }
+  if verdicts:
+    name = best.chosen(model.dimensions)
+    judge = orders.of_items(verdicts, items, name)
+    told["order"]["judge"] = {"of": options.verdicts, "dimension": name, **judge}
   return {"settings": settings, **told}, items
 
 

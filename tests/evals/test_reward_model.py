@@ -221,8 +221,17 @@ def test_sampled_replies_are_scored_like_those_of_comparisons(
   path = worlds.write_jsonl(tmp_path / "rollouts.jsonl", sampled)
   for name in ("a.wav", "rm", "preferences-heldout.jsonl"):
     (tmp_path / name).symlink_to(folder / name)
+  rows = [
+    {"id": item["id"], "ab": {"value": 1.0}, "ba": {"value": None}}
+    for item in items[:3]
+  ]
+  verdicts = worlds.write_jsonl(tmp_path / "verdicts.jsonl", rows)
   options = {"controls": ["silence"], "rollouts": str(path)}
-  told = run(tmp_path, tmp_path / "out", **options)["best_of_n"]
+  told = run(tmp_path, tmp_path / "out", verdicts=str(verdicts), **options)
+  judge = told["order"]["judge"]
+  assert (judge["of"], judge["pairs"], judge["unread"]) == (str(verdicts), 3, 3)
+  assert summary["order"] == {"heads": "exact", "judge": None}
+  told = told["best_of_n"]
   assert told["of"] == str(path)
   one, two = told["curve"]["points"]
   rewards = np.asarray([item["dimensions"]["overall"]["reward"] for item in items])

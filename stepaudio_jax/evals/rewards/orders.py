@@ -4,14 +4,19 @@ Heads score each reply alone, so their gap changes its sign and nothing else: ex
 construction. A judge that reads both replies at once is asked in both orders; whatever
 it is, its answers fit here as two numbers φ, of the pair as it stands in the file and
 of the same pair turned round, where φ > 0 says that the first-listed reply is better
-and NaN that what the judge said could not be read.
+and NaN that what the judge said could not be read. They are read from a file:
+
+  {"id": of the pair's first row in the preference file,
+   "ab": {"value": φ or null, …}, "ba": {"value": φ or null, …}, …}
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
+from stepaudio_jax.data import fields, jsonl
 from stepaudio_jax.evals.parts import choices
 from stepaudio_jax.evals.rewards.resampling import Draws
 
@@ -25,7 +30,46 @@ class Verdicts(NamedTuple):
   backward: float
 
 
-HEADS = {"kind": "heads", "exact": True}
+def read(path: epath.PathLike) -> dict[str, Verdicts]:
+  """{id: verdicts}.
+
+  Raises:
+    ValueError: the file is absent or wrong.
+  """
+  out = {}
+  for row in jsonl.Rows(path):
+    both = [_value(row, order) for order in ("ab", "ba")]
+    out[fields.text(row, "id")] = Verdicts(*both)
+  return out
+
+
+def _value(row: jsonl.Row, order: str) -> float:
+  told = fields.mapping(row, order)
+  if "value" not in told:
+    raise ValueError(f"{row.at}: {order!r} lacks 'value'; its keys are {sorted(told)}")
+  value = told["value"]
+  if value is not None and not fields.is_number(value):
+    raise ValueError(f"{row.at}: {order}.value is {value!r}, no number or null")
+  return float("nan") if value is None else float(value)
+
+
+def of_items(verdicts: dict[str, Verdicts], items: Sequence[Row], name: str) -> Row:
+  """`entry` of the items that the judge was asked about, beside labels of `name`.
+
+  Raises:
+    ValueError: it was asked about none of them.
+  """
+  asked = [item for item in items if item["id"] in verdicts]
+  if not asked:
+    raise ValueError(
+      f"none of the {len(verdicts)} verdicts is of the {len(items)} comparisons: "
+      f"{[*verdicts][:3]}, {[item['id'] for item in items[:3]]}"
+    )
+  return entry(
+    [verdicts[item["id"]] for item in asked],
+    [item["dimensions"][name]["labels"] for item in asked],
+    [item["task_id"] for item in asked],
+  )
 
 
 def antisymmetric(verdicts: Verdicts) -> float:
@@ -55,8 +99,6 @@ def entry(
   calls_N = np.full(len(verdicts), 2.0)
   failed_N = 2 - np.isfinite(sign_2N).sum(axis=0)
   return {
-    "kind": "judge",
-    "exact": False,
     "pairs": len(verdicts),
     "calls": 2 * len(verdicts),
     "unread": int(failed_N.sum()),

@@ -249,8 +249,15 @@ def _rest(result: Row) -> Iterator[str]:
   )
 
 
-def order(told: Row) -> list[str]:
-  """The section of a judge, whose verdicts are those of orders.entry."""
+def _order(result: Row) -> Iterator[str]:
+  told = result["order"]["judge"]
+  if told is None:
+    return
+  yield (
+    f"## A judge in both orders\n\nVerdicts of `{told['of']}` on {told['pairs']} "
+    f"pairs: {told['calls']} calls, {told['unread']} unread, which are masked, never 0. "
+    f"Accuracy is that of {told['dimension']} choices."
+  )
   rows = [
     ["accuracy, both orders", _share(told["accuracy"])],
     ["accuracy, one order", _share(told["one_order"])],
@@ -258,11 +265,7 @@ def order(told: Row) -> list[str]:
     ["verdicts for the first-listed", _share(told["first"])],
     ["verdicts that could not be read", _share(told["failure_rate"])],
   ]
-  return [
-    f"## The judge in both orders\n\n{told['pairs']} pairs, {told['calls']} calls, "
-    f"{told['unread']} unread; these are masked, never 0.",
-    tables.table(["of the judge", "share"], rows),
-  ]
+  yield tables.table(["of the judge", "share"], rows)
 
 
 def _told(row: Row | None) -> str:

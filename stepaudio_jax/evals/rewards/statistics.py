@@ -9,7 +9,6 @@ from stepaudio_jax.evals.rewards import (
   correlation,
   groups,
   lengths,
-  orders,
   sound,
 )
 from stepaudio_jax.evals.rewards.judged import Judged
@@ -39,5 +38,6 @@ def whole(items: Sequence[Row], heads: Sequence[Judged]) -> Row:
       "of": "candidates of the comparisons",
       "curve": best.entry(best.groups(items, name)),
     },
-    "order": orders.HEADS,
+    # By construction; a judge's verdicts are told beside it where there are some.
+    "order": {"heads": "exact", "judge": None},
   }

@@ -1,5 +1,7 @@
 """Order swaps by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,10 +47,50 @@ def test_nothing_that_was_read_is_told_so():
   assert told["consistency"] is told["accuracy"] is told["first"] is None
 
 
-def test_a_judges_section_tells_what_was_counted():
-  head, table = sections.order(orders.entry(ANSWERS, LABELS, list("abcdef")))
-  assert "6 pairs, 12 calls, 3 unread" in head
+def items():
+  return [
+    {"id": name, "task_id": name, "dimensions": {"overall": {"labels": labels}}}
+    for name, labels in zip("abcdef", LABELS, strict=True)
+  ]
+
+
+def write(path, verdicts):
+  rows = [
+    {"id": name, "ab": {"value": _plain(one[0])}, "ba": {"value": _plain(one[1])}}
+    for name, one in verdicts.items()
+  ]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+def _plain(value):
+  return None if np.isnan(value) else value
+
+
+def test_a_file_of_verdicts_is_told_beside_the_heads(tmp_path):
+  named = dict(zip("abcdef", ANSWERS, strict=True))
+  path = write(tmp_path / "items.jsonl", {"elsewhere": Verdicts(1.0, 1.0)} | named)
+  told = orders.of_items(orders.read(path), items(), "overall")
+  assert told == orders.entry(ANSWERS, LABELS, list("abcdef"))
+  judge = {"of": "items.jsonl", "dimension": "overall", **told}
+  head, table = sections._order({"order": {"judge": judge}})
+  assert "6 pairs: 12 calls, 3 unread" in head
   assert "| both orders name one reply | 75.0 % [" in table
   assert "| verdicts that could not be read | 25.0 % [" in table
-  nothing = orders.entry([Verdicts(np.nan, np.nan)], [[1]], ["a"])
-  assert "| accuracy, both orders | – |" in sections.order(nothing)[1]
+  assert not [*sections._order({"order": {"judge": None}})]
+  some = orders.of_items({"b": named["b"]}, items(), "overall")
+  assert (some["pairs"], some["accuracy"]["value"]) == (1, 1.0)
+
+
+def test_wrong_verdicts_name_the_place(tmp_path):
+  with pytest.raises(ValueError, match="none of the 1 verdicts is of the 6 comparis"):
+    orders.of_items({"z": Verdicts(1.0, -1.0)}, items(), "overall")
+  path = tmp_path / "items.jsonl"
+  for row, message in (
+    ({"id": "a", "ab": {"value": 1}}, "items.jsonl:1.*'ba'"),
+    ({"id": "a", "ab": {"level": 1}, "ba": {"value": 1}}, "'ab' lacks 'value'"),
+    ({"id": "a", "ab": {"value": "1"}, "ba": {"value": 1}}, "ab.value is '1', no num"),
+  ):
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=message):
+      orders.read(path)
