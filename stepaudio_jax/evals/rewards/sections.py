@@ -255,7 +255,7 @@ def _order(result: Row) -> Iterator[str]:
     return
   yield (
     f"## A judge in both orders\n\nVerdicts of `{told['of']}` on {told['pairs']} "
-    f"pairs: {told['calls']} calls, {told['unread']} unread, which are masked, never 0. "
+    f"pairs: {told['calls']} calls, {told['unread']} unread: masked, never 0. "
     f"Accuracy is that of {told['dimension']} choices."
   )
   rows = [
