@@ -19,7 +19,8 @@ A judge that cannot be read masks the reply; `rewards.rubric.learned` is a facto
 learned dimensions' weights on these prompts. The same judge compares replies to plain
 prompts with a reply that stays (`--config.rewards.preference.mode=reference
 --config.rewards.preference.weight=1.0`) or with each other (`mode=group`):
-rollout/preference.py; configs/judge.py trains one.
+rollout/preference.py; `prompts=all` compares those with a rubric by it, as R1.5 does.
+configs/judge.py trains such a judge.
 
 Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells the memory of
 the update): four chips share a row, an update takes a prompt's 16 replies at a time.

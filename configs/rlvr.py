@@ -95,10 +95,11 @@ def get_config(arg: str = "") -> ConfigDict:
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
   # On prompts with a rubric: the judge's reward, and a factor of learned weights.
   c.rewards.rubric = {"weight": 0.0, "learned": 1.0}
-  # On prompts without: replies compared by the judge, see rollout/preference.py.
+  # Replies compared by the judge, see rollout/preference.py.
   c.rewards.preference = {
     "mode": "none",  # "reference": with a reply that stays; "group": with each other
     "weight": 0.0,
+    "prompts": "plain",  # without a rubric; or "all": the judge reads it
     "phi": "linear",  # or "expected", "calibrated"
     "calibration": "",
     "offsets": 4,  # of "group": comparisons in which a reply comes first

@@ -1,6 +1,6 @@
 """Who judges in RL: `c.judge`, a checkpoint, a directory or an endpoint.
 
-It reads rubrics (rollout/rubric.py), and compares replies to prompts without one
+It reads rubrics, item by item (rollout/rubric.py), and compares replies
 (rollout/preference.py).
 """
 
@@ -84,7 +84,7 @@ def preference(
     cache,
   )
   reader = preferences.Reader(comparer, settings, references)
-  return preferences.Terms(reader, settings.weight)
+  return preferences.Terms(reader, settings.weight, settings.prompts == "all")
 
 
 def counts(who: Judge | None) -> dict[str, float]:

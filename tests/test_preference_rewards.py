@@ -10,7 +10,6 @@ from absl import logging
 from configs import rlhf, rlvr
 from stepaudio_jax import logs, rubrics, train_rl
 from stepaudio_jax.core import levels
-from stepaudio_jax.evals.parts.references import References
 from stepaudio_jax.evals.parts.speaker import Speaker
 from stepaudio_jax.judges import worth
 from stepaudio_jax.judges.comparing import Comparer
@@ -20,7 +19,6 @@ from stepaudio_jax.rollout.preference import Reader, Settings, Terms
 from stepaudio_jax.rollout.said import Said
 from stepaudio_jax.rollout.scorer import Scorer
 from tests import small, tones
-from tests.evals import worlds
 from tests.judges import servers
 from tests.judges.test_comparing import replies_of
 
@@ -143,6 +141,12 @@ def test_a_mixed_batch_by_hand():
   np.testing.assert_allclose(found.weight_BC, [[2, 0.5]] * 2 + [[2, 0]] * 2)
   np.testing.assert_allclose(found.objective_B, [2.3, -0.5, 2.0, 0.0], atol=1e-6)
   assert scorer.counts()["reward/preference/calls"] == 4
+  terms = dataclasses.replace(terms, everywhere=True)
+  scorer = Scorer({"audio": {"accuracy": 2.0}}, {}, None, preference=terms)
+  found = scorer(batch, rows, texts, np.ones(4, np.int32))
+  np.testing.assert_allclose(found.reward_BC[:, 1], [0.6, -1.0] * 2, atol=1e-6)
+  # The same replies with and without a rubric are different questions.
+  assert scorer.counts()["reward/preference/calls"] == 8
   assert Scorer({"audio": {"accuracy": 1.0}}, {}, None).counts() == {}
 
 
@@ -153,6 +157,8 @@ def test_a_mixed_batch_by_hand():
     ({"phi": "log"}, r"phi='log'; the choices are \('linear', 'expected', 'cali"),
     ({"fit": "elo"}, r"fit='elo'; the choices are \('least_squares', 'bradley"),
     ({"weight": 1.0}, "weight=1.0 would do nothing with mode='none'"),
+    ({"prompts": "rubric"}, r"prompts='rubric'; the choices are \('plain', 'all'\)"),
+    ({"prompts": "all"}, "prompts='all' would do nothing with mode='none'"),
     ({"phi": "expected"}, "phi='expected' would do nothing with mode='none'"),
     ({"mode": "reference", "offsets": 2}, "offsets=2 would do nothing with mode='ref"),
     ({"mode": "reference", "fit": "bradley_terry"}, "fit='bradley_terry' would do not"),
@@ -192,47 +198,6 @@ def test_the_recipe_has_the_defaults_of_what_reads_it():
   assert sorted(c.asking) == sorted(keys.ASKING)
 
 
-def test_references_are_the_rows_own_or_a_greedy_sample_that_is_kept(
-  tmp_path, monkeypatch
-):
-  opened, asked = [], []
-
-  def say(speaker, conversations, options):
-    asked.extend(conversations)
-    assert (options.temperature, options.max_new_tokens) == (0.0, 9)
-    return [
-      None if "odd" in str(one) else f"said {len(asked)}" for one in conversations
-    ]
-
-  def opening():
-    opened.append(1)
-    return worlds.model()
-
-  monkeypatch.setattr(Speaker, "say", say)
-  known = References(opening, "runs/sft/3", 9, tmp_path)
-  assert known([row("a", "mine")]) == ["mine"]
-  assert not opened
-  think = {"role": "assistant", "content": "Low.", "think": "Deep."}
-  open_row = {"id": "b", "messages": [*HEARD, think, *HEARD]}
-  odd = {"id": "c", "messages": [{"role": "human", "content": "odd"}]}
-  rows = [open_row, row("a", "mine"), odd, open_row]
-  assert known(rows) == ["said 2", "mine", None, "said 2"]
-  assert len(asked) == 2
-  assert "think" not in asked[0][1]
-  # Another start, and another run of the same reference: nobody is asked again.
-  again = References(opening, "runs/sft/3", 9, tmp_path)
-  assert again(rows) == known(rows) == ["said 2", "mine", None, "said 2"]
-  assert len(asked) == 2
-  # Another reference, and a damaged entry: somebody is.
-  References(opening, "runs/sft/4", 9, tmp_path)(rows)
-  assert len(asked) == 4
-  for path in (tmp_path / "references").rglob("*.json"):
-    path.write_text("{")
-  References(opening, "runs/sft/3", 9, tmp_path)(rows)
-  assert len(asked) == 6
-  assert len(opened) == 3
-
-
 def test_phi_and_its_file_reach_the_comparer(tmp_path):
   c = rlhf.get_config("")
   phi_6 = np.asarray([2.0, 1.0, 0.5, -0.5, -1.0, -2.0])
@@ -240,13 +205,15 @@ def test_phi_and_its_file_reach_the_comparer(tmp_path):
   c.rewards.preference.update(
     mode="reference", phi="calibrated", calibration=str(tmp_path / "phi.json")
   )
+  c.rewards.preference.prompts = "all"
   judge = ByQuality({"ref": 0.0, "good": 0.6})
   terms = rubrics.preference(c, judge, {"reference": tmp_path}, tmp_path)
+  assert terms.everywhere
   np.testing.assert_allclose(terms.read([row("a")], [said("good")], 1), [1.0])
   c.rewards.preference.update(phi="expected", calibration="")
   with pytest.raises(ValueError, match="'expected' needs a judge that tells"):
     rubrics.preference(c, judge, {"reference": tmp_path}, tmp_path)
-  c.rewards.preference.update(mode="none", phi="linear")
+  c.rewards.preference.update(mode="none", phi="linear", prompts="plain")
   assert rubrics.preference(c, None, {}, tmp_path) == Terms()
 
 

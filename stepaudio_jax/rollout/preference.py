@@ -1,4 +1,7 @@
-"""Rewards of prompts without a rubric: which of two replies is better, says a judge.
+"""The reward "preference": which of two replies is better, says a judge.
+
+Prompts without a rubric are compared; with `prompts="all"` those with one too, and the
+judge reads it (c of R1.5 eq. 2).
 
 "reference": each reply beside one to the same prompt that does not change (R1.5 eq. 2),
 in both orders, r = ½(φ(A, B) − φ(B, A)): what two prompts or two steps earn can be
@@ -26,6 +29,7 @@ NAME = "preference"  # of its column among the rewards
 MODES = ("none", "reference", "group")
 PHIS = ("linear", "expected", "calibrated")
 FITS = ("least_squares", "bradley_terry")
+PROMPTS = ("plain", "all")
 OFFSETS = 4
 
 Row = Mapping[str, Any]
@@ -35,11 +39,12 @@ References = Callable[[Sequence[Row]], Sequence[str | None]]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """`c.rewards.preference`: how prompts without a rubric are compared.
+  """`c.rewards.preference`: which prompts are compared, and how.
 
   Attributes:
     mode: one of MODES; "none" compares nothing.
     weight: of the reward "preference"; 0 only logs it.
+    prompts: "plain" are those without a rubric, or "all".
     phi: one of PHIS, what the levels are worth (core/levels.py).
     calibration: file of "calibrated" (judges/worth.py).
     offsets, fit: of "group", see judges/circulant.py.
@@ -47,18 +52,20 @@ class Settings:
 
   mode: str = MODES[0]
   weight: float = 0.0
+  prompts: str = PROMPTS[0]
   phi: str = PHIS[0]
   calibration: str = ""
   offsets: int = OFFSETS
   fit: str = FITS[0]
 
   def __post_init__(self):
-    for name, choices in (("mode", MODES), ("phi", PHIS), ("fit", FITS)):
+    kinds = {"mode": MODES, "prompts": PROMPTS, "phi": PHIS, "fit": FITS}
+    for name, choices in kinds.items():
       if getattr(self, name) not in choices:
         given = f"rewards.preference.{name}={getattr(self, name)!r}"
         raise ValueError(f"{given}; the choices are {choices}")
     blank = {field.name: field.default for field in dataclasses.fields(self)}
-    idle = [] if self.on else ["weight", "phi"]
+    idle = [] if self.on else ["weight", "prompts", "phi"]
     idle += [] if self.mode == "group" else ["offsets", "fit"]
     idle = [name for name in idle if getattr(self, name) != blank[name]]
     if idle:
@@ -126,7 +133,7 @@ class Reader:
   def __call__(
     self, rows: Sequence[Row], texts: Sequence[Said], copies: int
   ) -> np.ndarray:
-    """float32 [B] of replies to rows without a rubric.
+    """float32 [B] of replies to rows that are compared.
 
     Args:
       rows: one for each reply.
@@ -158,7 +165,7 @@ class Reader:
       if text.answer is not None and found[b] is not None
     ]
     self._tell(sum(one is None for one in found), len(rows))
-    pairs = [Pair(rows[b]["messages"], texts[b].answer, found[b]) for b in places]
+    pairs = [_pair(rows[b], texts[b].answer, found[b]) for b in places]
     reward_B[places] = [both.value for both in self._comparer.both(pairs)]
     return reward_B
 
@@ -175,9 +182,8 @@ class Reader:
       offsets = min(self._settings.offsets, len(members) // 2)
       edges = circulant.edges(len(members), offsets)
       designs.append((members, edges))
-      history = rows[start]["messages"]
       pairs += [
-        Pair(history, *(texts[members[k]].answer for k in edge)) for edge in edges
+        _pair(rows[start], *(texts[members[k]].answer for k in edge)) for edge in edges
       ]
     value_E = np.asarray([one.value for one in self._comparer.verdicts(pairs)])
     for members, edges in designs:
@@ -203,21 +209,26 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-  """How prompts without a rubric are rewarded; without a reader not at all."""
+  """How compared prompts are rewarded; without a reader not at all.
+
+  Attributes:
+    everywhere: prompts with a rubric too.
+  """
 
   read: Reader | None = None
   weight: float = 0.0
+  everywhere: bool = False
 
 
 def column(
   terms: Terms, rows: Sequence[Row], texts: Sequence[Said], copies: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(rewards [B], weights [B]) of "preference"; NaN and 0 where a prompt has a rubric.
+  """(rewards [B], weights [B]) of "preference"; NaN and 0 where nothing is compared.
 
   Args:
     copies: replies to a prompt, which come behind each other.
   """
-  places = [b for b, row in enumerate(rows) if not rubric.has(row)]
+  places = [b for b, row in enumerate(rows) if terms.everywhere or not rubric.has(row)]
   reward_B = np.full(len(rows), np.nan, np.float32)
   weight_B = np.zeros(len(rows), np.float32)
   if places:
@@ -225,3 +236,7 @@ def column(
     reward_B[places] = terms.read(*some, copies)
     weight_B[places] = terms.weight
   return reward_B, weight_B
+
+
+def _pair(row: Row, first: str, second: str) -> Pair:
+  return Pair(row["messages"], first, second, row.get("rubric") or ())
