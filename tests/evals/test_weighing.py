@@ -69,6 +69,16 @@ def test_the_place_is_that_of_the_level_not_of_another_number(heard):
   assert weighing.place(seen[2][0], model.tokenizer) is None
 
 
+def whole(model):
+  apply, known = StepAudio(model.size).apply, {"params": model.params}
+
+  def logits(batch):
+    x_BTD = apply(known, batch, method="hidden")
+    return apply(known, x_BTD[0], method="logits")
+
+  return jax.jit(logits)
+
+
 def test_probabilities_are_those_of_a_whole_forward_pass(heard):
   """By another road: no branches, no cache; the softmax of all logits."""
   model, seen, found, _ = heard
@@ -78,10 +88,8 @@ def test_probabilities_are_those_of_a_whole_forward_pass(heard):
     longer = reply.prompt.followed(reply.token_ids[:spot], "twin")
     length = len(longer.example.token_T)
     batch = replies.laid(model, [longer], prompts.as_long_as(length), 1)
-    apply = StepAudio(model.size).apply
-    x_BTD = apply({"params": model.params}, batch, method="hidden")
-    logit_V = apply({"params": model.params}, x_BTD[0, length - 1], method="logits")
-    wanted_6 = jax.nn.softmax(logit_V)[np.asarray(range(16, 22))]
+    logit_TV = whole(model)(batch)
+    wanted_6 = jax.nn.softmax(logit_TV[length - 1])[16:22]
     _, got_6 = found[int(reply.prompt.dialogue_id)]
     np.testing.assert_allclose(got_6, wanted_6, rtol=1e-4)
 

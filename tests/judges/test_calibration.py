@@ -56,14 +56,14 @@ def test_the_fit_is_the_best_of_all_that_fall():
   phi = calibration.fitted(named.tolist(), label.tolist())
   count = np.asarray([(named == g).sum() for g in (1, 2, 3)])
   share = np.asarray([(label[named == g] < 0).mean() for g in (1, 2, 3)])
-  grid = np.linspace(0.5, 1, 101)  # from ½ on, for the mirrored levels lie below
+  grid = np.linspace(0.5, 1, 51)  # from ½ on, for the mirrored levels lie below
 
   def loss(fit):
     return (count * (np.asarray(fit) - share) ** 2).sum()
 
   falling = (f for f in itertools.product(grid, repeat=3) if f[0] >= f[1] >= f[2])
   best = min(falling, key=loss)
-  np.testing.assert_allclose(1 / (1 + np.exp(-phi[:3])), best, atol=0.006)
+  np.testing.assert_allclose(1 / (1 + np.exp(-phi[:3])), best, atol=0.011)
 
 
 def test_what_is_written_is_read_and_nothing_else(tmp_path):
