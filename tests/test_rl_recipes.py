@@ -115,6 +115,7 @@ def changed(recipe: str, arg: str, **values) -> ConfigDict:
     ("algorithm=cispo", {"algorithm__ratio_limit": 0.5}, "ratio_limit=0.5"),
     ("algorithm=grpo", {"kl__target": 0.1}, "kl.target=0.1 with kl.beta=0"),
     ("algorithm=grpo", {"kl__target": -0.1}, "kl.target=-0.1"),
+    ("algorithm=grpo", {"kl__where": "reward"}, "kl.where='reward' .* kl.beta=0"),
     (
       "algorithm=grpo",
       {"kl__target": 0.1, "kl__beta": 0.1, "kl__horizon": 100},

@@ -96,6 +96,8 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"are {algorithm.AGGREGATIONS}"
     )
   _try(c, algorithm)
+  if c.kl.where == "reward" and not c.kl.beta:
+    raise ValueError("kl.where='reward' would do nothing with kl.beta=0")
   prompts, parts = c.prompts_per_step, c.minibatches * c.microbatches
   if prompts % parts or c.heldout.prompts % c.heldout.batch_size:
     raise ValueError(
