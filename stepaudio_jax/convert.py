@@ -160,10 +160,11 @@ def export_(
   logs.say(f"{source}: parameters are read {how}")
   found = None
   if described:
-    lacking = [row.path for row in heads.ROWS if row.path not in held.shapes]
+    rows = heads.rows(held.shapes)
+    lacking = [row.path for row in rows if row.path not in held.shapes]
     if lacking:
       raise ValueError(f"{source}: its reward heads lack {lacking}; train them again")
-    leaves = dict(held.read(row.path for row in heads.ROWS))
+    leaves = dict(held.read([row.path for row in rows]))
     found = heads.Heads(leaves, described)
   export.export(
     weights,

@@ -94,16 +94,23 @@ def classes(logits_BUV: Array, frame_count_B: Array, label_B: Array) -> Sums:
 
 
 def bradley_terry(
-  reward_B2C: Array, label_BJC: Array, *, margin: float, scaled: bool
+  reward_B2C: Array,
+  label_BJC: Array,
+  *,
+  margin: float,
+  scaled: bool,
+  lean_BJC: Array | None = None,
 ) -> Sums:
   """Pairwise choices with ties (training.md §2.2), on the gap Δ of the two rewards.
 
   Level p ≠ 0 costs −log σ(±Δ − margin·|p|) (Llama 2, arXiv 2307.09288, eq. 2), or with
   `scaled` −|p|·log σ(±Δ) (HelpSteer2-Preference, arXiv 2410.01257, eq. 4); a tie is the
-  cross-entropy to ½, without margin and of weight 1.
+  cross-entropy to ½, without margin and of weight 1. Several raters of one comparison
+  are a soft label: the mean of their terms is the cross-entropy to their shares.
 
   Args:
     label_BJC: see types.Comparisons; NaN is left out.
+    lean_BJC: is added to Δ, see models/raters.py.
 
   Returns:
     The sum over comparisons of the mean over present labels, in nats; divisor =
@@ -117,24 +124,28 @@ def bradley_terry(
       f"margin={margin} with scaled={scaled}: a margin is at least 0, and 0 if scaled"
     )
   gap_B1C, known_BJC = _gaps(reward_B2C, label_BJC)
+  gap = gap_B1C if lean_BJC is None else gap_B1C + lean_BJC
   level_BJC = jnp.where(known_BJC, label_BJC, 0.0)
   strength_BJC = jnp.abs(level_BJC)
-  shifted_BJC = jnp.sign(level_BJC) * gap_B1C - margin * strength_BJC
+  shifted_BJC = jnp.sign(level_BJC) * gap - margin * strength_BJC
   decided_BJC = -jax.nn.log_sigmoid(shifted_BJC)
   if scaled:
     decided_BJC *= strength_BJC
-  tied_B1C = -0.5 * (jax.nn.log_sigmoid(gap_B1C) + jax.nn.log_sigmoid(-gap_B1C))
-  nats_BJC = jnp.where(strength_BJC > 0, decided_BJC, tied_B1C)
+  tied = -0.5 * (jax.nn.log_sigmoid(gap) + jax.nn.log_sigmoid(-gap))
+  nats_BJC = jnp.where(strength_BJC > 0, decided_BJC, tied)
   return _by_comparison(nats_BJC, known_BJC)
 
 
-def regression(reward_B2C: Array, score_B2JC: Array) -> Sums:
+def regression(
+  reward_B2C: Array, score_B2JC: Array, leniency_BJC: Array | None = None
+) -> Sums:
   """Squared distance of each reward from the raters' marks (SteerLM, 2310.05344).
 
   The target is mark − 3: a reward of 1 is one point above the middle of the scale.
 
   Args:
     score_B2JC: 1…5; NaN is left out.
+    leniency_BJC: is added to both rewards, see models/raters.py.
 
   Returns:
     The sum over comparisons of the mean over present marks; divisor = comparisons
@@ -143,19 +154,39 @@ def regression(reward_B2C: Array, score_B2JC: Array) -> Sums:
   reward_B21C = reward_B2C[:, :, None]
   known_B2JC = ~jnp.isnan(score_B2JC) & ~jnp.isnan(reward_B21C)
   target_B2JC = jnp.where(known_B2JC, score_B2JC - 3.0, 0.0)
-  error_B2JC = jnp.where(known_B2JC, reward_B21C, 0.0) - target_B2JC
+  shown = reward_B21C
+  if leniency_BJC is not None:
+    shown = reward_B21C + leniency_BJC[:, None]
+  error_B2JC = jnp.where(known_B2JC, shown, 0.0) - target_B2JC
   return _by_comparison(error_B2JC**2, known_B2JC)
 
 
-def centring(reward_B2C: Array) -> Sums:
+def centring(reward_B2C: Array, judged_BC: Array) -> Sums:
   """(r₁ + r₂)², which keeps rewards near 0 (arXiv 2312.09244, §4).
 
+  Args:
+    judged_BC: where anybody said something; what nobody judged is left alone.
+
   Returns:
-    The sum over comparisons of the mean over dimensions; divisor = comparisons.
+    The sum over comparisons of the mean over those; divisor = comparisons with some.
   """
-  known_BC = ~jnp.isnan(reward_B2C).any(1)
+  known_BC = ~jnp.isnan(reward_B2C).any(1) & judged_BC
   sum_BC = jnp.where(known_BC[:, None], reward_B2C, 0.0).sum(1)
   return _by_comparison(sum_BC**2, known_BC)
+
+
+def ridge(*terms: tuple[Array, Array]) -> Sums:
+  """Squares of numbers that are to stay near 0, where each is used.
+
+  Args:
+    terms: (value_BJC, used_BJC), all of one shape.
+
+  Returns:
+    The sum over comparisons of the mean over what is used; divisor = comparisons with
+    some.
+  """
+  values, used = (jnp.stack(each, axis=-1) for each in zip(*terms, strict=True))
+  return _by_comparison(values**2, used)
 
 
 def choices_right(reward_B2C: Array, label_BJC: Array) -> list[Mean]:

@@ -142,8 +142,14 @@ def load_reward_model(origin: epath.PathLike) -> RewardModel:
   if not made.heads or made.tokenizer is None:
     raise ValueError(f"{origin} holds no reward model: it has no heads.safetensors")
   params = tree.nested(reading.leaves(made))
-  names = {key: tuple(value) for key, value in made.described.items()}
-  return RewardModel(params, made.size, made.tokenizer, **names)
+  return workdirs.reward_model(params, made.size, made.tokenizer, made.described)
+
+
+def reward_dimensions(origin: epath.PathLike) -> dict[str, list[str]]:
+  """`workdirs.reward_dimensions`, or those of a directory."""
+  if not _is_directory(origin):
+    return workdirs.reward_dimensions(origin)
+  return _plan(origin, "keep").described
 
 
 def _found(origin: epath.PathLike) -> epath.Path:

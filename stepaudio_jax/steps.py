@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stepaudio_jax import losses, policy, scoring, sharding
+from stepaudio_jax import losses, policy, sharding
 from stepaudio_jax.core import masked, packs, tree
 from stepaudio_jax.core.types import (
   Array,
   Batch,
-  Comparisons,
   Contrasts,
   Mean,
   PackedReplies,
@@ -28,7 +27,6 @@ from stepaudio_jax.models import vocabulary
 
 # Of the attributes' nats by frame; at 1 the transcripts are learnt a third more slowly.
 _BY_FRAME = 0.2
-PREFERENCE_LOSSES = ("bradley_terry", "regression", "centring")
 
 LossFn = Callable[[Params, Any, Array], losses.Sums]
 
@@ -242,60 +240,6 @@ def hear_loss(model: Any, heads: Any, attributes: Sequence[str]) -> LossFn:
   return loss_fn
 
 
-def preference_loss(
-  model: Any,
-  heads: Any,
-  dimensions: Sequence[str],
-  on_thought: Sequence[bool],
-  weights: Mapping[str, float],
-  *,
-  margin: float,
-  scaled: bool,
-) -> LossFn:
-  """A reward model's loss on pairs of replies.
-
-  Args:
-    heads: RewardHeads; their parameters are `params["rewards"]`.
-    dimensions: their names, in the order of `label_BJC`.
-    on_thought: of each, see scoring.rewards.
-    weights: of `losses.bradley_terry`, `regression` and `centring`, by name.
-    margin, scaled: see losses.bradley_terry.
-
-  Returns:
-    The weighted sum over comparisons; divisor = comparisons with a label or a mark.
-
-  Raises:
-    ValueError: a weight is missing, unknown or negative, or neither objective has one.
-  """
-  _check_weights(weights)
-
-  def loss_fn(params: Params, batch: Comparisons, rng: Array) -> losses.Sums:
-    del rng
-    reward_B2C = scoring.rewards(model, heads, params, batch.replies, on_thought)
-    label_BJC, score_B2JC = batch.label_BJC, batch.score_B2JC
-    if isinstance(batch.replies, PackedReplies):
-      label_BJC, score_B2JC = packs.merged((label_BJC, score_B2JC))
-    sums = {
-      "bradley_terry": losses.bradley_terry(
-        reward_B2C, label_BJC, margin=margin, scaled=scaled
-      ),
-      "regression": losses.regression(reward_B2C, score_B2JC),
-      "centring": losses.centring(reward_B2C),
-    }
-    total = sum(weights[name] * part for name, (part, _) in sums.items())
-    judged_B = ~jnp.isnan(label_BJC).all((1, 2))
-    judged_B |= ~jnp.isnan(score_B2JC).all((1, 2, 3))
-    right = losses.choices_right(reward_B2C, label_BJC)
-    metrics = {
-      "loss": Mean(total, judged_B.sum(dtype=jnp.float32)),
-      **{name: parts["loss"] for name, (_, parts) in sums.items()},
-      **{f"accuracy_{n}": m for n, m in zip(dimensions, right, strict=True)},
-    }
-    return total, metrics
-
-  return loss_fn
-
-
 def dpo_loss(model: Any, **settings: Any) -> LossFn:
   """Preferred replies become likelier than the others, against a reference.
 
@@ -326,13 +270,3 @@ def dpo_loss(model: Any, **settings: Any) -> LossFn:
     )
 
   return loss_fn
-
-
-def _check_weights(weights: Mapping[str, float]) -> None:
-  if set(weights) != set(PREFERENCE_LOSSES) or any(w < 0 for w in weights.values()):
-    raise ValueError(
-      f"weights of the loss {dict(weights)}: each of {PREFERENCE_LOSSES} needs one, at "
-      "least 0"
-    )
-  if not weights["bradley_terry"] + weights["regression"]:
-    raise ValueError(f"nothing is learned with the weights {dict(weights)}")

@@ -28,7 +28,7 @@ from stepaudio_jax import (
 )
 from stepaudio_jax.core import entry, packs, processes, recipe, tree
 from stepaudio_jax.core.types import Array, Params
-from stepaudio_jax.models import heads, hear, step_audio
+from stepaudio_jax.models import adapters, heads, hear, mixture, raters, step_audio
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -70,8 +70,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     params["reference"] = reference_params(c, model.size, params, mesh)
   tx = optim.optimiser(c.optim, c.total_steps)
   offload = sharding.offloads(c.offload, ("optimiser",))
+  trained = (*c.trainable, *OBJECTIVES[c.objective].beside(c))
   state = steps.initial_state(
-    params, c.trainable, tx, step_key, offload="optimiser" in offload
+    params, trained, tx, step_key, offload="optimiser" in offload
   )
   del params  # the state's, which the first step overwrites
   counts = [f"{tree.parameter_count(p):,}" for p in (state.params, state.frozen)]
@@ -92,11 +93,15 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   batches, feed, loss_fn = objective.make(c, model, state.frozen, tokenizer, cache)
   if position is not None:
     batches.set_state(position)
+  else:
+    state = objective.begun(c, model, state, feed)
   logs.record(workdir, c)
   if processes.first():
     workdirs.describe(workdir, model.size, tokenizer)
     if "rewards" in objective.parts:
       workdirs.describe_rewards(workdir, c.dimensions, c.dims_on_thought)
+    if getattr(feed, "raters", None):
+      logs.write_json(workdir / "raters.json", [*feed.raters])
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
@@ -154,6 +159,8 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"trainable={tuple(c.trainable)}: {c.objective!r} reads frames that the encoder "
       "gave before training, so no gradient reaches it"
     )
+  if not (*c.trainable, *objective.beside(c)):
+    raise ValueError(f"trainable=() of {c.objective!r}: choose of {objective.parts}")
   return c
 
 
@@ -171,7 +178,9 @@ def initial_params(
   Raises:
     ValueError: a part is neither in `c.init` nor in `c.fresh`, or a shape differs.
   """
-  parts = OBJECTIVES[c.objective].parts
+  beside = OBJECTIVES[c.objective].beside(c)
+  parts = (*OBJECTIVES[c.objective].parts, *beside)
+  begun = (*c.fresh, *beside)
 
   def anew(rng: Array, names: tuple[str, ...]) -> Params:
     model_key, heads_key = jax.random.split(rng)
@@ -181,12 +190,27 @@ def initial_params(
       made["hear"] = hear.init_params(heads_key, listeners, size.encoder_width)
     if "rewards" in parts:
       made["rewards"] = heads.init_rewards(heads_key, size.width, len(c.dimensions))
+    if "adapters" in parts:
+      made["adapters"] = adapters.init_params(
+        jax.random.fold_in(heads_key, 1), size, **c.adapters
+      )
+    if "mixture" in parts:
+      made["mixture"] = mixture.init_params(
+        jax.random.fold_in(heads_key, 2),
+        size.width,
+        objectives.mixed(c),
+        hidden=c.mixture.width,
+        temperature=c.mixture.temperature,
+      )
+    if "raters" in parts:
+      made["raters"] = raters.init_params(c.raters.room, len(c.dimensions))
     return {
       part: jax.tree.map(lambda x, d=dtypes[part]: x.astype(d), made[part])
       for part in names
     }
 
-  dtypes = dict.fromkeys(parts, c.dtype) | dict.fromkeys(c.trainable, "float32")
+  whole = (*c.trainable, *beside, "rewards")  # heads read in float32, frozen or not
+  dtypes = dict.fromkeys(parts, c.dtype) | dict.fromkeys(whole, "float32")
   axes = step_audio.axis_names(size)
   wanted = jax.eval_shape(functools.partial(anew, names=parts), rng)
   places = sharding.parameters(mesh, axes, wanted)
@@ -194,8 +218,8 @@ def initial_params(
   fresh = jax.jit(
     anew,
     static_argnames="names",
-    out_shardings={part: places[part] for part in c.fresh},
-  )(rng, names=tuple(c.fresh))
+    out_shardings={part: places[part] for part in begun},
+  )(rng, names=begun)
   place = sharding.placer(mesh, axes, {p: dtypes[p] for p in parts if p not in fresh})
   loaded = origins.load_params(c.init, place=place) if c.init else {}
   lacking = [part for part in parts if part not in loaded and part not in fresh]

@@ -10,6 +10,7 @@ from etils import epath
 
 from stepaudio_jax.core import storage, tree
 from stepaudio_jax.core.types import Params
+from stepaudio_jax.models.mixture import NAME as MIXTURE
 from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import PARTS
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -67,8 +68,10 @@ class RewardModel:
 
   Attributes:
     params: host arrays.
-    dimensions: names, in the order of the heads.
+    dimensions: names, in the order of the heads; "mixture" behind them where there is
+      `params["mixture"]`.
     dims_on_thought: those that read the turn with its thought.
+    others: parameters of an ensemble's other members, without encoder.
   """
 
   params: Params
@@ -76,6 +79,7 @@ class RewardModel:
   tokenizer: Tokenizer
   dimensions: tuple[str, ...]
   dims_on_thought: tuple[str, ...]
+  others: tuple[Params, ...] = ()
 
   @property
   def on_thought(self) -> tuple[bool, ...]:
@@ -105,13 +109,82 @@ def load_reward_model(folder: epath.PathLike) -> RewardModel:
       f"{folder} holds no reward model: parameters {sorted(params)}, lacking {lacking}"
       f"; {_REWARDS} is {'there' if row else 'absent'}"
     )
+  return reward_model(params, load_size(folder), load_tokenizer(folder), row)
+
+
+def reward_model(
+  params: Params, size: Size, tokenizer: Tokenizer, described: dict[str, list[str]]
+) -> RewardModel:
+  """Of a checkpoint's parameters and what `reward_dimensions` says."""
+  parts = tuple(part for part in (*REWARD_PARTS, MIXTURE) if part in params)
   return RewardModel(
-    {part: params[part] for part in REWARD_PARTS},
-    load_size(folder),
-    load_tokenizer(folder),
-    tuple(row["dimensions"]),
-    tuple(row["dims_on_thought"]),
+    {part: params[part] for part in parts},
+    size,
+    tokenizer,
+    (*described["dimensions"], *parts[len(REWARD_PARTS) :]),
+    tuple(described["dims_on_thought"]),
   )
+
+
+def members(folders: epath.PathLike) -> list[str]:
+  """The folders of "runs/rm-0,runs/rm-1": an ensemble of reward models, or one.
+
+  Raises:
+    ValueError: one is named twice, or not at all.
+  """
+  found = [text.strip() for text in str(folders).split(",")]
+  if not all(found) or len(set(found)) < len(found):
+    raise ValueError(f"reward models {str(folders)!r}: folders, each named once")
+  return found
+
+
+def check_alike(first: RewardModel, other: RewardModel, names: Sequence[str]) -> None:
+  """Whether two reward models can be members of one ensemble.
+
+  Args:
+    first, other: encoders are compared where both have theirs in `params`.
+    names: of both, for the error.
+
+  Raises:
+    ValueError: their dimensions, encoders or tokenizers differ.
+  """
+  said = {
+    "dimensions": lambda model: (model.dimensions, model.dims_on_thought),
+    "encoder": lambda model: tree.content_hash(model.params["encoder"]),
+    "tokens": lambda model: model.tokenizer.vocabulary_size,
+  }
+  if any("encoder" not in model.params for model in (first, other)):
+    del said["encoder"]
+  differing = {
+    what: [of(model) for model in (first, other)]
+    for what, of in said.items()
+    if of(first) != of(other)
+  }
+  if first.tokenizer.vocabulary != other.tokenizer.vocabulary:
+    differing.setdefault("tokens", ["some", "others"])
+  if differing:
+    raise ValueError(
+      f"{names[1]} cannot be in an ensemble with {names[0]}: "
+      + "; ".join(f"{what} {a} ≠ {b}" for what, (a, b) in differing.items())
+    )
+
+
+def load_ensemble(folders: Sequence[epath.PathLike]) -> RewardModel:
+  """Several reward models of one size as one, whose `others` are all but the first.
+
+  Raises:
+    FileNotFoundError, ValueError: see `load_reward_model`; or they are not alike.
+  """
+  first, others = load_reward_model(folders[0]), []
+  for folder in folders[1:]:
+    model = load_reward_model(folder)
+    names = (str(folders[0]), str(folder))
+    check_alike(first, model, names)
+    if dataclasses.asdict(model.size) != dataclasses.asdict(first.size):
+      raise ValueError(f"{names[1]} is of another size than {names[0]}: {model.size}")
+    del model.params["encoder"]
+    others.append(model.params)
+  return dataclasses.replace(first, others=tuple(others))
 
 
 def reward_dimensions(folder: epath.PathLike) -> dict[str, list[str]]:

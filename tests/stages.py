@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepaudio_jax import policy, steps
+from stepaudio_jax import policy, preference_losses, steps
 from stepaudio_jax.core.types import Comparisons, Experience, Replies
 from stepaudio_jax.data import collate, packing
 from stepaudio_jax.models import heads, step_audio
@@ -109,7 +109,7 @@ def reward_model(packed: bool | str = False, **options) -> Stage:
       given, label_BJC=label_BJC[:, None], score_B2JC=score_B2JC[:, None]
     )
   rewards = heads.init_rewards(jax.random.key(2), SIZE.width, 3)
-  loss_fn = steps.preference_loss(
+  loss_fn = preference_losses.preference_loss(
     model(**options),
     heads.RewardHeads(3),
     ("a", "b", "c"),

@@ -23,7 +23,7 @@ FLOORS = (
     "checkpoint",
   }
   | {"workdirs", "hf", "logs", "pricing", "judges", "pages"},
-  {"steps", "origins", "evals", "rollout", "preemption"},
+  {"steps", "preference_losses", "mixing", "origins", "evals", "rollout", "preemption"},
   {"learner", "objectives", "rubrics"},
   {"train", "train_rl", "generate", "evaluate", "convert", "ablate", "fit", "doctor"}
   | {"report", "inspect", "preferences"},

@@ -47,6 +47,15 @@ def test_scaled_form_by_hand():
   assert float(total) == pytest.approx((-3 * log_sigmoid(0.5) + tie) / 2, rel=1e-6)
 
 
+def test_several_raters_are_a_soft_label():
+  # Two of three call the second better: the cross-entropy of σ(Δ) to ⅔.
+  total, _ = losses.bradley_terry(
+    pair((0.0, 0.8)), labels([2.0], [1.0], [-1.0]), **PLAIN
+  )
+  expected = -(2 * log_sigmoid(0.8) + log_sigmoid(-0.8)) / 3
+  assert float(total) == pytest.approx(expected, rel=1e-6)
+
+
 def test_margin_and_scale_exclude_each_other():
   reward, label = pair((0.0, 0.0)), labels([1.0])
   with pytest.raises(ValueError, match=r"margin=0.5 with scaled=True"):
@@ -120,7 +129,9 @@ def test_regression_by_hand():
 
 def test_centring_by_hand():
   # (0.5 + 1)² = 2.25 and (−1 + 1)² = 0, over two dimensions
-  total, metrics = losses.centring(pair((0.5, 1.0), (-1.0, 1.0)))
+  total, metrics = losses.centring(
+    pair((0.5, 1.0), (-1.0, 1.0)), jnp.ones((1, 2), bool)
+  )
   assert float(total) == pytest.approx(2.25 / 2)
   assert float(metrics["loss"].count) == 1
 
@@ -129,7 +140,7 @@ def every_loss(reward, label, score):
   return (
     losses.bradley_terry(reward, label, margin=0.1, scaled=False)[0]
     + losses.regression(reward, score)[0]
-    + losses.centring(reward)[0]
+    + losses.centring(reward, ~jnp.isnan(label).all(1))[0]
   )
 
 

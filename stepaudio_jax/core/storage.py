@@ -23,7 +23,16 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from stepaudio_jax.core import ahead, checksum, errors, files, plain, seal, tree
+from stepaudio_jax.core import (
+  ahead,
+  checksum,
+  errors,
+  files,
+  low_rank,
+  plain,
+  seal,
+  tree,
+)
 from stepaudio_jax.core.crc import Crc
 from stepaudio_jax.core.disk import Stored
 
@@ -61,6 +70,8 @@ def _has_tensors(folder: epath.Path) -> bool:
 class Leaves:
   """Parameters of a workdir's newest step, read a few at a time.
 
+  Low-rank adapters are in the kernels that they adapt, see core/low_rank.py.
+
   Attributes:
     shapes: path ("decoder/norm/scale") → shape.
     dtypes: path → dtype.
@@ -89,14 +100,20 @@ class Leaves:
         for path, leaf in tree.named_leaves(self._saved[part])
       ]
       self._part = {path: part for part, path, _ in found}
-      self.shapes = {path: tuple(leaf.shape) for _, path, leaf in found}
-      self.dtypes = {path: np.dtype(leaf.dtype) for _, path, leaf in found}
+      self._adapted = low_rank.pairs(self._part)
+      own = [path for path in self._part if not low_rank.is_part(path)]
+      self._held = {path: np.dtype(leaf.dtype) for _, path, leaf in found}
+      self._shape = {path: tuple(leaf.shape) for _, path, leaf in found}
+      self.shapes = {path: self._shape[path] for path in own}
+      self.dtypes = {path: self._held[path] for path in self.shapes}
       self._checksums = (described.custom_metadata or {}).get("checksums", {})
       self.files = self._files()
 
   def _files(self) -> dict[str, Stored]:
     found = {}
-    for path, part in () if files.is_remote(self._folder) else self._part.items():
+    if files.is_remote(self._folder) or self._adapted:
+      return {}
+    for path, part in self._part.items():
       file = plain.opened(_array_folder(self._folder, part, path))
       if file is None or (self._crcs and self._crc(path) is None):
         return {}
@@ -106,7 +123,7 @@ class Leaves:
   def _crc(self, path: str) -> int | None:
     """Of its file, if it is plain and the seal knows."""
     array = _array_folder(self._folder, self._part[path], path)
-    file = plain.chunk(array, self.shapes[path])
+    file = plain.chunk(array, self._shape[path])
     return self._crcs.get(str(file.relative_to(pathlib.Path(self._folder))))
 
   def read(
@@ -120,8 +137,17 @@ class Leaves:
     Raises:
       seal.Damaged: an array is not what was written.
     """
-    dtypes = {path: self.dtypes[path] for path in paths or self.dtypes}
-    size = {p: math.prod(self.shapes[p]) * dtypes[p].itemsize for p in dtypes}
+    for path, leaf in self._read(paths or self.dtypes):
+      if path in self._adapted:
+        names = (*self._adapted[path], low_rank.SCALE)
+        beside = dict(self._read(names))
+        leaf = low_rank.merged(leaf, *(beside[name] for name in names))
+      yield path, leaf if keep_dtype else leaf.astype(np.float32, copy=False)
+
+  def _read(self, wanted_paths: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(path, host array) as stored."""
+    dtypes = {path: self._held[path] for path in wanted_paths}
+    size = {p: math.prod(self._shape[p]) * dtypes[p].itemsize for p in dtypes}
     for paths in _batched(size, _SOME_BYTES):
 
       def wanted(path: Any, leaf: Any, paths=paths) -> Any:
@@ -139,8 +165,7 @@ class Leaves:
       del state
       for path in paths:
         self._prove(path, held[path])
-        leaf = held.pop(path)
-        yield path, leaf if keep_dtype else leaf.astype(np.float32, copy=False)
+        yield path, held.pop(path)
 
   def _prove(self, path: str, array: np.ndarray) -> None:
     known = self._checksums.get(f"{self._part[path]}/{path}")

@@ -152,11 +152,16 @@ class Comparisons:
     label_BJC: float32 choice of rater j, −3…+3, negative where the first reply is the
       better one; NaN where it is missing. C are the reward dimensions.
     score_B2JC: float32 marks of both replies by rater j, 1…5; NaN where missing.
+    rater_BJ: int32 number of rater j, −1 where there is none; None (no array at all)
+      where raters are not told apart.
+    turned_BJ: bool, True where rater j saw the second reply first; None as above.
   """
 
   replies: Replies | PackedReplies
   label_BJC: Array
   score_B2JC: Array
+  rater_BJ: Array | None = None
+  turned_BJ: Array | None = None
 
 
 @_pytree

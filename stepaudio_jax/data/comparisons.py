@@ -16,6 +16,7 @@ from stepaudio_jax.data.examples import Skipped
 from stepaudio_jax.data.replies import Views
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.store import Store
+from stepaudio_jax.models.mixture import NAME as MIXTURE
 from stepaudio_jax.text import chat
 from stepaudio_jax.text.tokenizer import Tokenizer
 
@@ -52,6 +53,8 @@ class Pair:
     clip_frames: encoder frames of every chunk.
     replies: in the order in which the first row names them.
     label_JC, score_2JC: see types.Comparisons.
+    raters: names, in the order of `places`.
+    turned_J: see types.Comparisons.
   """
 
   id: str
@@ -63,6 +66,8 @@ class Pair:
   replies: tuple[Views, Views]
   label_JC: np.ndarray
   score_2JC: np.ndarray
+  raters: tuple[str, ...]
+  turned_J: np.ndarray
 
   @property
   def tokens(self) -> int:
@@ -88,9 +93,13 @@ class Pairs:
   Args:
     corpus: of schema.Preference.
     store: encoder frames of the corpus's clips; None for text alone.
-    dimensions: C; "overall" is the choice between the replies, any other name one of
-      the rows' `dims`.
+    dimensions: C; "overall" is the choice between the replies, and so is "mixture",
+      which is to predict it; any other name is one of the rows' `dims`.
     packs: of a batch, see data/packing.py; 0 where replies are not packed.
+    rater_room: numbers for so many raters; with 0 they are not told apart.
+
+  Attributes:
+    raters: who has which number, in the order of their first rows.
 
   Raises:
     ValueError: a dimension that no row has, a task with two contexts, more raters
@@ -107,6 +116,7 @@ class Pairs:
     dimensions: Sequence[str],
     encoder_width: int,
     packs: int = 0,
+    rater_room: int = 0,
   ):
     self._packs = packs
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
@@ -114,6 +124,7 @@ class Pairs:
     self.names, self.weights = corpus.names, corpus.weights
     found = list(self._rendered())
     self.limits = _filled(limits, found)
+    self.raters = _numbered(found, rater_room) if rater_room else {}
     self.skipped: list[Skipped] = []
     self._pairs: list[list[Pair]] = [[] for _ in corpus.names]
     for pair in found:
@@ -172,14 +183,30 @@ class Pairs:
       for pair in row:
         label_BJC[b, : len(pair.places)] = pair.label_JC
         score_B2JC[b, :, : len(pair.places)] = pair.score_2JC
+    labels = (label_BJC, score_B2JC, *self._who(chosen))
     if not self._packs:
-      return Comparisons(replies, label_BJC, score_B2JC)
+      return Comparisons(replies, *labels)
     row_tokens = self.limits.prompts.max_tokens + self.limits.max_reply_tokens
+    apart = (self._packs, len(rows) // self._packs)
     return Comparisons(
       packing.packed(replies, self._packs, row_tokens, pad_id),
-      label_BJC.reshape(self._packs, -1, *shape),
-      score_B2JC.reshape(self._packs, -1, 2, *shape),
+      *(x if x is None else x.reshape(*apart, *x.shape[1:]) for x in labels),
     )
+
+  def _who(
+    self, chosen: Sequence[Sequence[Pair]]
+  ) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """rater_BJ and turned_BJ."""
+    if not self.raters:
+      return None, None
+    shape = (len(chosen), self.limits.max_raters)
+    rater_BJ, turned_BJ = np.full(shape, -1, np.int32), np.zeros(shape, np.bool_)
+    for b, row in enumerate(chosen):
+      for pair in row:
+        count = len(pair.places)
+        rater_BJ[b, :count] = [self.raters[name] for name in pair.raters]
+        turned_BJ[b, :count] = pair.turned_J
+    return rater_BJ, turned_BJ
 
   def _heard(self, pair: Pair) -> Example:
     chunks = [chunk.rows for key in pair.keys for chunk in self._store.read(key)]
@@ -212,7 +239,8 @@ class Pairs:
       example_id=first.id,
       target=None,
     )
-    label_JC, score_2JC = judgements([row for _, row in group], self.dimensions)
+    rows = [row for _, row in group]
+    label_JC, score_2JC = judgements(rows, self.dimensions)
     return Pair(
       id=first.id,
       source=source,
@@ -226,6 +254,8 @@ class Pairs:
       ),
       label_JC=label_JC,
       score_2JC=score_2JC,
+      raters=tuple(row.rater for row in rows),
+      turned_J=np.asarray([_said(row) != _said(first) for row in rows]),
     )
 
 
@@ -249,7 +279,7 @@ def judgements(
         "their contexts differ"
       )
     same = _said(row) == _said(first)
-    labels = {**row.dims, OVERALL: row.overall}
+    labels = {**row.dims, OVERALL: row.overall, MIXTURE: row.overall}
     candidates = row.candidates if same else row.candidates[::-1]
     for c, name in enumerate(dimensions):
       if labels.get(name) is not None:
@@ -269,7 +299,7 @@ def _said(row: Preference) -> tuple[tuple[str, str], ...]:
 def _check_dimensions(dimensions: Sequence[str], groups: Sequence) -> None:
   known = {name for group in groups for _, row in group for name in row.dims}
   known.add(OVERALL)
-  unknown = [name for name in dimensions if name not in known]
+  unknown = [name for name in dimensions if name not in known | {MIXTURE}]
   if unknown or not dimensions or len(set(dimensions)) < len(dimensions):
     raise ValueError(
       f"dimensions {list(dimensions)}: {unknown} have no label; the choices, each at "
@@ -277,6 +307,13 @@ def _check_dimensions(dimensions: Sequence[str], groups: Sequence) -> None:
     )
   if known - set(dimensions):
     logging.info("dimensions that are not learned: %s", sorted(known - set(dimensions)))
+
+
+def _numbered(pairs: Sequence[Pair], room: int) -> dict[str, int]:
+  names = list(dict.fromkeys(name for pair in pairs for name in pair.raters))
+  if len(names) > room:
+    raise ValueError(f"raters.room={room}, but there are {len(names)}: {names[:8]} …")
+  return {name: number for number, name in enumerate(names)}
 
 
 def _filled(limits: PairLimits, pairs: Sequence[Pair]) -> PairLimits:

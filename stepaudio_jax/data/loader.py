@@ -121,11 +121,13 @@ def preferences(
   encoder_width: int,
   dimensions: Sequence[str],
   packs: int,
+  rater_room: int = 0,
 ) -> Loaded:
   """Compared replies for a reward model; `cache` and `encode` as in `rendered`.
 
   Args:
     packs: that this process's rows are shared out to where `data.pack` is on.
+    rater_room: see comparisons.Pairs.
   """
   feed = _pairs(
     data,
@@ -135,6 +137,7 @@ def preferences(
     dimensions=dimensions,
     encoder_width=encoder_width,
     packs=packs if data.pack else 0,
+    rater_room=rater_room,
   )
   return batches(feed, seed, batch_size, pack=False), feed
 

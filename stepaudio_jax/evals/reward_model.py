@@ -20,7 +20,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from stepaudio_jax import workdirs
-from stepaudio_jax.data.comparisons import OVERALL, Pair
+from stepaudio_jax.data.comparisons import MIXTURE, OVERALL, Pair
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.world import gold, raters
 from stepaudio_jax.evals.parts import choices, hearing, tables
@@ -230,7 +230,8 @@ def _known(values: np.ndarray) -> np.ndarray:
 def gold_marks(row: Preference, dimension: str) -> list[float] | None:
   """What gold says of both replies; None where the row does not hold it.
 
-  That of "overall" is the mean of the others by the raters' common weights.
+  That of "overall", and of the mixture, which is to predict the same choices, is the
+  mean of the others by the raters' common weights.
   """
   both = [(row.gold or {}).get(one.cid, {}) for one in row.candidates]
   weights = _weights(dimension)
@@ -253,7 +254,7 @@ def gold_gap(row: Preference, dimension: str) -> float | None:
 
 
 def _weights(dimension: str) -> Mapping[str, float]:
-  return raters.WEIGHTS if dimension == OVERALL else {dimension: 1.0}
+  return raters.WEIGHTS if dimension in (OVERALL, MIXTURE) else {dimension: 1.0}
 
 
 def summary(

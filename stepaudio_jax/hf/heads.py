@@ -11,6 +11,7 @@ tensors that they do not know, never see it. heads.json says how to use it:
 
 import dataclasses
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,25 +29,57 @@ ROWS = (
   Row("rewards.gate.weight", "rewards/gate/kernel", "DC", "C D"),
   Row("rewards.scale", "rewards/scale", "C", "C"),
 )
+# Only of a reward model with a mixture; M is the width of its gate's hidden layer.
+MIXTURE = (
+  Row("mixture.hidden.weight", "mixture/hidden/kernel", "DM", "M D"),
+  Row("mixture.hidden.bias", "mixture/hidden/bias", "M", "M"),
+  Row("mixture.gate.weight", "mixture/gate/kernel", "MC", "C M"),
+  Row("mixture.gate.bias", "mixture/gate/bias", "C", "C"),
+  Row("mixture.temperature", "mixture/temperature", "1", "1"),
+  Row("mixture.verbosity", "mixture/verbosity", "C", "C"),
+  Row("mixture.of", "mixture/of", "C", "C"),
+)
+_OF_PATH = {row.path: row for row in (*ROWS, *MIXTURE)}
 _MEANING = {
   "rewards.linear.weight": "[dimensions, hidden_size]: of the last token's state",
   "rewards.linear.bias": "[dimensions]",
   "rewards.gate.weight": "[dimensions, hidden_size]: logits of each token's weight in "
   "the mean of the surprise",
   "rewards.scale": "[dimensions]: of that mean, which is added to the linear score",
+  "mixture.hidden.weight": "[width, hidden_size]: of the prompt's last state; tanh",
+  "mixture.hidden.bias": "[width]",
+  "mixture.gate.weight": "[dimensions, width]: logits, divided by the temperature, of "
+  "each dimension's weight in the mixture, a softmax over those that are mixed",
+  "mixture.gate.bias": "[dimensions]",
+  "mixture.temperature": "[1]",
+  "mixture.verbosity": "[dimensions]: times the log of the reply's tokens, taken off",
+  "mixture.of": "[dimensions]: 1 for those that are mixed",
 }
 
 
-def our_shapes(width: int, dimensions: int) -> dict[str, tuple[int, ...]]:
-  """Path → shape of every leaf."""
-  length = {"D": width, "C": dimensions}
-  return {row.path: tuple(length[axis] for axis in row.ours) for row in ROWS}
+def rows(paths: Collection[str]) -> tuple[Row, ...]:
+  """Those of a reward model with these parameters, with a mixture or without."""
+  return (*ROWS, *MIXTURE) if any(row.path in paths for row in MIXTURE) else ROWS
 
 
-def their_shapes(width: int, dimensions: int) -> dict[str, tuple[int, ...]]:
-  """Key → torch shape of every tensor."""
-  length = {"D": width, "C": dimensions}
-  return {row.key: tuple(length[axis] for axis in row.theirs.split()) for row in ROWS}
+def our_shapes(heads: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+  """Path → shape of every leaf of heads that `opened` found."""
+  return {path: tensor.shape[::-1] for path, tensor in heads.items()}
+
+
+def their_shapes(
+  width: int, dimensions: int, hidden: int = 0
+) -> dict[str, tuple[int, ...]]:
+  """Key → torch shape of every tensor.
+
+  Args:
+    hidden: width of the mixture's gate; 0 where there is none.
+  """
+  length = {"D": width, "C": dimensions, "M": hidden, "1": 1}
+  return {
+    row.key: tuple(length[axis] for axis in row.theirs.split())
+    for row in (*ROWS, *(MIXTURE if hidden else ()))
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +97,7 @@ class Heads:
 
 def write(to: epath.Path, made: Heads) -> None:
   """Both files."""
-  entries = [Entry(row.key, row, None) for row in ROWS]
+  entries = [Entry(row.key, row, None) for row in rows(made.leaves)]
   views = {
     entry.key: table.theirs(made.leaves[entry.row.path], entry) for entry in entries
   }
@@ -74,7 +107,8 @@ def write(to: epath.Path, made: Heads) -> None:
   for key, view in views.items():
     file[starts[key] : starts[key] + view.nbytes] = view.tobytes()
   (to / WEIGHTS).write_bytes(file)
-  row = {"format": FORMAT, **made.described, "tensors": _MEANING}
+  meaning = {entry.key: _MEANING[entry.key] for entry in entries}
+  row = {"format": FORMAT, **made.described, "tensors": meaning}
   (to / DESCRIPTION).write_text(json.dumps(row, indent=2) + "\n")
 
 
@@ -97,11 +131,13 @@ def opened(
   problems += new
   if not row or wrong or new:
     return {}, {}
-  wanted = their_shapes(width, len(row["dimensions"]))
+  gate = found.get(MIXTURE[0].key)
+  hidden = gate.shape[0] if gate is not None else 0
+  wanted = their_shapes(width, len(row["dimensions"]), hidden)
   problems += [f"{WEIGHTS}: missing tensor {key}" for key in wanted if key not in found]
   problems += [f"{WEIGHTS}: unknown tensor {key}" for key in found if key not in wanted]
   tensors = {}
-  for head in ROWS:
+  for head in (row for row in _OF_PATH.values() if row.key in wanted):
     tensor, shape = found.get(head.key), wanted[head.key]
     if tensor is not None and tensor.shape != shape:
       problems.append(f"{WEIGHTS}: {head.key} is {tensor.shape}, not {shape}")
@@ -125,7 +161,7 @@ def _undescribed(row: dict[str, Any]) -> str:
 
 def leaf(path: str, tensor: Stored) -> np.ndarray:
   """Our array of a head."""
-  row = next(row for row in ROWS if row.path == path)
+  row = _OF_PATH[path]
   read = tensor.read()
   out = np.empty(read.shape[::-1], read.dtype)
   blocks.copy(table.theirs(out, Entry(row.key, row, None)), read)

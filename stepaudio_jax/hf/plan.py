@@ -81,8 +81,7 @@ class Plan:
     """Path → shape of every leaf of the checkpoint to be."""
     parts = [part for part in table.PARTS if part not in self.lacking]
     shapes = table.our_shapes(self.size, parts)
-    count = len(self.described.get("dimensions", ()))
-    return shapes | (heads.our_shapes(self.size.width, count) if self.heads else {})
+    return shapes | heads.our_shapes(self.heads)
 
 
 def plan(

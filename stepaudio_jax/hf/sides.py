@@ -109,11 +109,10 @@ def held(
       _check_leaf(held, entry.row.path, table.our_shapes(size), path)
       entries[entry.key] = entry
       shapes[entry.key] = table.their_shape(entry, size)
-  for row in heads.ROWS:
-    if not dimensions or row.path not in held.shapes:
-      continue
-    entries[row.key] = Entry(row.key, row, None)
-    shapes[row.key] = heads.their_shapes(size.width, len(dimensions))[row.key]
+  for row in heads.rows(held.shapes) if dimensions else ():
+    if row.path in held.shapes:
+      entries[row.key] = Entry(row.key, row, None)
+      shapes[row.key] = held.shapes[row.path][::-1]
   leaf = {key: entry.row.path for key, entry in entries.items()}
   for name in held.shapes.keys() - set(leaf.values()):
     shapes[name], leaf[name] = held.shapes[name], name
@@ -164,7 +163,7 @@ def directory(path: epath.PathLike) -> Side:
     found, _ = heads.opened(path, size.width, problems)
   if problems:
     raise ValueError("\n  ".join([f"{path} cannot be read:", *problems]))
-  for row in heads.ROWS if found else ():
+  for row in heads.rows(found) if found else ():
     tensors[row.key], leaf[row.key] = found[row.path], row.path
 
   @contextlib.contextmanager

@@ -166,12 +166,23 @@ class Linear(nn.Module):
       used(kernel, self.axes, self.dtype),
       ((contracted, tuple(range(self.inputs))), ((), ())),
       preferred_element_type=self.output or self.dtype,
-    ).reshape(*leading, *self.features)
+    )
+    if self.has_variable("adapters", "a"):
+      y = y + self._low_rank(x).astype(y.dtype)
+    y = y.reshape(*leading, *self.features)
     if self.bias:
       zeros, names = nn.initializers.zeros, self.axes[self.inputs :]
       bias = parameter(self, "bias", zeros, names, self.features)
       y = y + raised(bias, y.ndim).astype(y.dtype)
     return y
+
+  def _low_rank(self, x: Array) -> Array:
+    """x·A·B of this kernel's adapter, see models/adapters.py."""
+    inputs = tuple(range(self.inputs))
+    a, b = (self.get_variable("adapters", n).astype(self.dtype) for n in ("a", "b"))
+    contracted = tuple(range(x.ndim - self.inputs, x.ndim))
+    narrow = lax.dot_general(x, a, ((contracted, inputs), ((), ())))
+    return lax.dot_general(narrow, b, (((narrow.ndim - 1,), (0,)), ((), ())))
 
 
 class Conv(nn.Module):
@@ -263,7 +274,7 @@ def stacked(
     layer = nn.remat(layer, policy=REMAT_POLICIES[remat], prevent_cse=False)
   return nn.scan(
     layer,
-    variable_axes={"params": 0},
+    variable_axes={"params": 0, "adapters": 0},
     split_rngs={"params": True},
     in_axes=tuple(scanned),
     length=depth,

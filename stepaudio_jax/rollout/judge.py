@@ -43,6 +43,8 @@ class LearnedJudge:
       its prompt.
     parts: in which the replies are read one after another, where their prompts can be
       shared out so.
+    like: a judge of the same size, dimensions and layout, whose compiled program serves
+      this one too.
 
   Raises:
     ValueError: another encoder or tokenizer than the policy's.
@@ -60,6 +62,7 @@ class LearnedJudge:
     mesh: jax.sharding.Mesh,
     packed: bool = False,
     parts: int = 1,
+    like: "LearnedJudge | None" = None,
   ):
     _check(loaded, encoder, tokenizer)
     self.dimensions = tuple(loaded.dimensions)
@@ -70,11 +73,13 @@ class LearnedJudge:
     self._rooms = [reply_room(tokens, self._opening) for tokens in room]
     axes = step_audio.axis_names(loaded.size)
     place = sharding.placer(mesh, axes, held(model))
-    params = {name: loaded.params[name] for name in held(model)}
+    params = {n: loaded.params[n] for n in held(model) if n in loaded.params}
     self._params = jax.tree_util.tree_map_with_path(
       lambda path, x: place(tree.path_text(path), x), params
     )
-    self._rewards = program(model, tuple(loaded.on_thought))
+    self._model = (model, tuple(loaded.on_thought))
+    alike = like is not None and like._model == self._model
+    self._rewards = like._rewards if alike else program(*self._model)
 
   def __call__(self, prompts: Batch, texts: Sequence[Said]) -> dict[str, np.ndarray]:
     """{dimension: float32 [B]} of replies, those to a prompt behind each other."""
@@ -139,7 +144,8 @@ def program(model: StepAudio, on_thought: Sequence[bool]) -> Callable:
 
 def held(model: StepAudio) -> dict[str, Any]:
   """Types of a reward model's parts: its heads read in float32 whatever the model."""
-  return {"adaptor": model.dtype, "decoder": model.dtype, "rewards": jnp.float32}
+  heads = {"rewards": jnp.float32, "mixture": jnp.float32}
+  return {"adaptor": model.dtype, "decoder": model.dtype, **heads}
 
 
 def reply_room(tokens: int, opening: int) -> int:

@@ -36,7 +36,9 @@ def heard(question="How fast?"):
   return [{"role": "human", "content": [audio, {"type": "text", "text": question}]}]
 
 
-def fed(folder, made, tokenizer, limits=None, dimensions=DIMENSIONS, split="train"):
+def fed(
+  folder, made, tokenizer, limits=None, dimensions=DIMENSIONS, split="train", **known
+):
   rows.write_tone(folder / "a.wav", SAMPLES)
   rows.write_rows(folder / "p.jsonl", made)
   options = {"preference": {"path": str(folder / "p.jsonl")}}
@@ -50,6 +52,7 @@ def fed(folder, made, tokenizer, limits=None, dimensions=DIMENSIONS, split="trai
     limits or PairLimits(),
     dimensions=dimensions,
     encoder_width=rows.WIDTH,
+    **known,
   )
 
 
@@ -90,6 +93,18 @@ def test_raters_of_one_pair_are_one_comparison(tmp_path, tokenizer):
   scores[0, 0, 2, 2], scores[0, 1, 2, 2] = 2, 5  # rater 3: coherence of x and of y
   np.testing.assert_array_equal(batch.score_B2JC, scores)
   assert not (batch.replies.count_BQ[2] > 0).any()
+
+
+def test_raters_have_numbers_and_who_saw_the_other_order_is_known(tmp_path, tokenizer):
+  made = [row | {"rater": f"r{place}"} for place, row in enumerate(three_raters())]
+  made[3]["rater"] = "r1"
+  feed = fed(tmp_path, made, tokenizer, rater_room=4)
+  assert feed.raters == {"r0": 0, "r1": 1, "r2": 2}
+  batch = feed.batch([[(0, 1)], [], [(0, 0)]], 0)
+  assert batch.rater_BJ.tolist() == [[1, -1, -1], [-1] * 3, [0, 1, 2]]
+  assert batch.turned_BJ.tolist() == [[False] * 3] * 2 + [[False, False, True]]
+  plain = fed(tmp_path, made, tokenizer).batch([[(0, 0)]], 0)
+  assert plain.rater_BJ is None
 
 
 def test_a_row_is_the_context_and_each_reply_twice(tmp_path, tokenizer):

@@ -103,10 +103,15 @@ def _pairs(corpus: Corpus, frames: Any, model: RewardModel, limits: PairLimits):
 
 
 def _program(model: RewardModel) -> Callable:
-  """replies → reward_B2C of this model; its comparisons, a row each."""
-  parts = ("adaptor", "decoder", "rewards")
-  params = jax.device_put({part: model.params[part] for part in parts})
-  return functools.partial(_compiled(StepAudio(model.size), model.on_thought), params)
+  """replies → reward_B2C of this model, of an ensemble the mean; a comparison a row."""
+  first = {part: leaves for part, leaves in model.params.items() if part != "encoder"}
+  members = jax.device_put([first, *model.others])
+  score = _compiled(StepAudio(model.size), model.on_thought)
+  if not model.others:
+    return functools.partial(score, members[0])
+  return lambda replies: np.mean(
+    [np.asarray(score(params, replies)) for params in members], axis=0
+  )
 
 
 @functools.lru_cache(maxsize=4)
