@@ -11,6 +11,11 @@ weights are applied (arXiv 2601.05242); "sum" compares the weighted sum. `algori
 takes every name that RLVR's takes; the KL stays in the loss
 (`--config.kl.where=reward` puts it in the reward, as REINFORCE++ and RLOO have it).
 
+`--config.reward_model=runs/rm-0,runs/rm-1` takes the mean of several reward models, of
+one recipe with other seeds. How far they are apart on a reply is logged as one more
+dimension of weight 0, `reward/<dimension>/disagreement/…`, and stands in samples.jsonl;
+`--config.rewards.uncertainty=1.0` takes so many of it off each learned reward.
+
 Prompts with a rubric and plain ones make one stream of batches, for separate stages
 forget (R1.5 §3.3). Rows of any file may have a `rubric`; `rubric=0.3` draws that share
 of the prompts from a file of their own. Who reads rubrics, and what that weighs:

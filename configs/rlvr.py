@@ -93,6 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
   }
   c.rewards.turns = "each"  # of sampling.turns; or "last": its reward is all turns'
   c.rewards.learned = ConfigDict()  # {dimension of the reward model: weight}
+  c.rewards.uncertainty = 0.0  # standard deviations of an ensemble that are taken off
   # On prompts with a rubric: the judge's reward, and a factor of learned weights.
   c.rewards.rubric = {"weight": 0.0, "learned": 1.0}
   # Replies compared by the judge, see rollout/preference.py.

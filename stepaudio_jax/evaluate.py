@@ -63,7 +63,8 @@ def run(
   """Runs benchmarks, writes their files to `out`, and returns the summaries by name.
 
   Args:
-    checkpoint: a workdir (its newest step) or one of its step folders.
+    checkpoint: a workdir (its newest step) or one of its step folders; of reward models
+      several, "runs/rm-0,runs/rm-1", whose mean is evaluated.
     data: where every benchmark finds its files.
     out: gets NAME.json, NAME.items.jsonl, NAME.md and NAME.png, and what else the
       benchmark draws, NAME.<plot>.png.
@@ -98,7 +99,11 @@ def run(
   data_folder = files.absolute(data)
   if not data_folder.is_dir():
     raise ValueError(f"there is no folder {data_folder} with the benchmarks' data")
-  step_folder = files.absolute(storage.step_folder(checkpoint))
+  named = workdirs.members(checkpoint)
+  alone = [name for name, one in modules.items() if not hasattr(one, "load_several")]
+  if len(named) > 1 and alone:
+    raise ValueError(f"checkpoint={str(checkpoint)!r}: {alone} take one alone")
+  step_folder, *others = (files.absolute(storage.step_folder(one)) for one in named)
   workdir = step_folder.parent.parent
   entry.compilation_cache(workdir / "xla_cache")
   out = files.absolute(out or workdir / "evaluation" / step_folder.name)
@@ -125,7 +130,7 @@ def run(
         known={"checkpoint": str(step_folder), "seal": seal.digest(step_folder)},
       )
     else:
-      model = _loaded(module, step_folder)
+      model = _loaded(module, step_folder, others)
       who = {"judge": judges[name]} if name in judged else {}
       summary, items = module.evaluate(
         model, place, cache=cache, options=options[name], limit=limit, **who
@@ -157,9 +162,14 @@ def _check_files(asked: dict[str, tuple[ModuleType, epath.Path]]) -> None:
     raise ValueError("\n".join(faults))
 
 
-def _loaded(module: ModuleType, step_folder: epath.Path) -> Any:
+def _loaded(
+  module: ModuleType, step_folder: epath.Path, others: Sequence[epath.Path] = ()
+) -> Any:
   """What the benchmark needs of the checkpoint, on the device."""
-  model = getattr(module, "load", workdirs.load_model)(step_folder)
+  if others:
+    model = module.load_several([step_folder, *others])
+  else:
+    model = getattr(module, "load", workdirs.load_model)(step_folder)
   return dataclasses.replace(model, params=jax.device_put(model.params))
 
 
@@ -230,7 +240,12 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   add, names = out.add_argument, benchmark_names()
-  add("--checkpoint", required=True, metavar="DIR", help="a workdir or a step of it")
+  add(
+    "--checkpoint",
+    required=True,
+    metavar="DIR",
+    help="a workdir or a step of it; DIR,DIR: reward models",
+  )
   add(
     "--benchmark",
     required=True,

@@ -33,12 +33,19 @@ from stepaudio_jax.data import loader
 from stepaudio_jax.data.examples import Examples
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import step_audio
-from stepaudio_jax.rollout import heldout, keys, overlong, summary, waiting
+from stepaudio_jax.rollout import (
+  ensemble,
+  heldout,
+  keys,
+  overlong,
+  summary,
+  waiting,
+)
 from stepaudio_jax.rollout.actor import Actor, Packing, Sampling
 from stepaudio_jax.rollout.collector import Collecting, Collector
 from stepaudio_jax.rollout.gate import Gate
 from stepaudio_jax.rollout.judge import LearnedJudge
-from stepaudio_jax.rollout.scorer import Scorer
+from stepaudio_jax.rollout.scorer import Judge, Scorer
 from stepaudio_jax.rollout.talks import Talks
 from stepaudio_jax.text import tokenizer as tokenizers
 from stepaudio_jax.text.tokenizer import Tokenizer
@@ -65,7 +72,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 
   # ─── Policy, critic, reference ────────────────────────────────────────────────────
   sources = {"init": c.init, "reference": c.reference or c.init}
-  sources |= {"reward_model": c.reward_model} if c.reward_model else {}
+  sources |= ensemble.sources(c.reward_model)
   sources = origins.pinned(workdir, sources | rubrics.sources(c))
   axes = step_audio.axis_names(size)
   held = dict.fromkeys(learner.SPEAKING, "float32") | {"encoder": c.dtype}
@@ -99,7 +106,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
   who = rubrics.judge(c, sources, cache)
   asked = rubrics.terms(c, who), rubrics.preference(c, who, sources, cache)
-  scorer = Scorer(c.rewards.rules, c.rewards.learned, reader, longest, *asked)
+  learned = ensemble.logged(c.rewards.learned, c.reward_model)
+  scorer = Scorer(c.rewards.rules, learned, reader, longest, *asked)
   player = functools.partial(
     Actor,
     model,
@@ -239,33 +247,50 @@ def judge(
   encoder: Params,
   tokenizer: Tokenizer,
   mesh: jax.sharding.Mesh,
-) -> LearnedJudge | None:
-  """The reward model of `c.reward_model`; none where no learned reward is named.
+) -> Judge | None:
+  """The reward model of `c.reward_model`, or an ensemble of those that it names; none
+  where no learned reward is named.
 
   Raises:
-    ValueError: a dimension that it lacks; its own are listed.
+    ValueError: a dimension that it lacks; its own are listed. Members that are not
+      alike, or an uncertainty without several.
   """
+  named = ensemble.sources(c.reward_model)
+  if c.rewards.uncertainty and (not c.rewards.learned or len(named) < 2):
+    raise ValueError(
+      f"rewards.uncertainty={c.rewards.uncertainty} of reward_model="
+      f"{c.reward_model!r}: it needs learned rewards of several, runs/rm-0,runs/rm-1"
+    )
   if not c.rewards.learned:
     return None
   if not c.reward_model:
     raise ValueError(f"rewards {sorted(c.rewards.learned)} need a reward_model")
-  loaded = origins.load_reward_model(sources["reward_model"])
-  unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
-  if unknown:
-    raise ValueError(
-      f"unknown reward dimensions {unknown}; {c.reward_model} has {loaded.dimensions}"
+  first, members = None, []
+  for name, folder in named.items():
+    loaded = origins.load_reward_model(sources[name])
+    unknown = sorted(set(c.rewards.learned) - set(loaded.dimensions))
+    if unknown:
+      raise ValueError(
+        f"unknown reward dimensions {unknown}; {folder} has {loaded.dimensions}"
+      )
+    first = first or dataclasses.replace(loaded, params={})
+    workdirs.check_alike(first, loaded, (c.reward_model, folder))
+    reader = LearnedJudge(
+      loaded,
+      encoder=encoder,
+      tokenizer=tokenizer,
+      max_new_tokens=c.sampling.max_new_tokens,
+      reply_buckets=c.sampling.reply_buckets,
+      model=sharding.model(c, loaded.size, mesh),
+      mesh=mesh,
+      packed=c.data.pack,
+      parts=c.minibatches * c.microbatches,
+      like=members[0] if members else None,
     )
-  return LearnedJudge(
-    loaded,
-    encoder=encoder,
-    tokenizer=tokenizer,
-    max_new_tokens=c.sampling.max_new_tokens,
-    reply_buckets=c.sampling.reply_buckets,
-    model=sharding.model(c, loaded.size, mesh),
-    mesh=mesh,
-    packed=c.data.pack,
-    parts=c.minibatches * c.microbatches,
-  )
+    members.append(reader)
+  if len(members) == 1:
+    return members[0]
+  return ensemble.Ensemble(members, c.rewards.uncertainty)
 
 
 def main() -> None:

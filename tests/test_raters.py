@@ -118,6 +118,7 @@ def test_planted_raters_are_found_and_rewards_come_nearer_to_the_truth():
   assert not without["raters"]["lean"].any()
 
 
+@pytest.mark.slow
 def test_a_run_learns_them_and_leaves_them_behind(start, tmp_path):
   """One rater always calls the first reply better, in two of three rows wrongly."""
   path = test_reward_model.write_preferences(tmp_path, pairs=12)

@@ -24,6 +24,7 @@ _KEYS = (
   *("head_chunks", "attention", "offload"),
   *("init", "reference", "reward_model", "judge", "judge_key"),
   *("rewards.rubric.weight", "rewards.rubric.learned", "rewards.turns"),
+  "rewards.uncertainty",
   *(
     f"rewards.preference.{one.name}" for one in dataclasses.fields(preference.Settings)
   ),
@@ -78,6 +79,8 @@ def checked(c: ConfigDict) -> ConfigDict:
   )
   recipe.choose("kl.where", c.kl.where, dict.fromkeys(KL_PLACES))
   recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
+  if c.rewards.uncertainty < 0:
+    raise ValueError(f"rewards.uncertainty={c.rewards.uncertainty}: at least 0")
   _check_turns(c)
   _check_target(c)
   Correction(**c.correction)
