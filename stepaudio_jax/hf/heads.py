@@ -7,6 +7,9 @@ tensors that they do not know, never see it. heads.json says how to use it:
    "dimensions": [names, in the order of the rows],
    "dims_on_thought": [those that read the turn with its thought],
    "tensors": {key: what it is}}
+
+With tensors "mixture.…" there is one more score, of all dimensions by a gate that reads
+the prompt (models/mixture.py); it is called "mixture" and has no row of its own.
 """
 
 import dataclasses
