@@ -7,9 +7,13 @@ r"""RLHF: the loop of configs/rlvr.py on a learned reward of many dimensions.
 What is not named here is RLVR's own value, so that the two can be compared: the same
 start, prompts, number of replies and updates. PPO-style clip and a KL to the reference
 (R1.5 §3.3). `normalisation=gdpo` compares each dimension within its group before the
-weights are applied (arXiv 2601.05242); "sum" compares the weighted sum. `algorithm=`
-takes every name that RLVR's takes; the KL stays in the loss
-(`--config.kl.where=reward` puts it in the reward, as REINFORCE++ and RLOO have it).
+weights are applied (arXiv 2601.05242), each within ±`algorithm.reward_clip`; "sum"
+compares the weighted sum. What a group's differences are divided by is at least
+`algorithm.std_floor`, for learned rewards are noisy; `noise=measured` takes the noise
+of each dimension that `evaluate --benchmark reward_model` found and left beside the
+reward model (core/noise.py), and 1e-4 for rules. `algorithm=` takes every name that
+RLVR's takes; the KL stays in the loss (`--config.kl.where=reward` puts it in the
+reward, as REINFORCE++ and RLOO have it).
 
 `--config.reward_model=runs/rm-0,runs/rm-1` takes the mean of several reward models, of
 one recipe with other seeds. How far they are apart on a reply is logged as one more
@@ -27,12 +31,19 @@ prompts with a reply that stays (`--config.rewards.preference.mode=reference
 rollout/preference.py; `prompts=all` compares those with a rubric by it, as R1.5 does.
 configs/judge.py trains such a judge.
 
+`veto=0.5` gives replies whose correctness is below that reward the worst of their group
+in all else (`rewards.veto`, of any rewards; rl/parts/veto.py). Rewards that say
+nothing, or go with the length of replies, are warned of, as are lost entropy and a KL
+that runs off: `log.warn`, rollout/watch.py, and warnings.jsonl in the workdir.
+
 Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells the memory of
 the update): four chips share a row, an update takes a prompt's 16 replies at a time.
 PPO's update does not fit there, though the moments of its two optimisers wait on the
 host. On N chips `--config.microbatches` is 64 · 4 / N; where that is no whole number,
 change `prompts_per_step`.
 """
+
+import math
 
 from ml_collections import ConfigDict
 
@@ -42,6 +53,7 @@ from stepaudio_jax.core import recipe
 
 def get_config(arg: str = "") -> ConfigDict:
   known = {"size": "tiny", "algorithm": "grpo", "normalisation": "sum", "smoke": False}
+  known |= {"noise": "fixed", "veto": math.nan}
   arg = recipe.parse(arg, rubric=0.0, **known)
   smoke = ",smoke" if arg.smoke else ""
   c = rlvr.get_config(f"size={arg.size},algorithm={arg.algorithm}{smoke}")
@@ -63,7 +75,10 @@ def get_config(arg: str = "") -> ConfigDict:
       f"normalisation={arg.normalisation!r} with algorithm={arg.algorithm!r}, which "
       "has 'sum' only; grpo, dapo, gspo and cispo have 'gdpo'"
     )
-  if "std_floor" in c.algorithm:
+  c.rewards.noise = arg.noise
+  if not math.isnan(arg.veto):
+    c.rewards.veto = {"correctness": arg.veto}
+  if "std_floor" in c.algorithm and arg.noise == "fixed":
     c.algorithm.std_floor = 0.05  # learned rewards are noisy: near-ties stay small
   if arg.rubric:
     c.data.mix = {"prompts": 1.0 - arg.rubric, "rubric": arg.rubric}

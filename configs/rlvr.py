@@ -106,6 +106,10 @@ def get_config(arg: str = "") -> ConfigDict:
     "offsets": 4,  # of "group": comparisons in which a reply comes first
     "fit": "least_squares",  # or "bradley_terry"
   }
+  # Of learned rewards, what a group's spread is divided by at least: that of
+  # algorithm.std_floor, or "measured" of the reward model.
+  c.rewards.noise = "fixed"
+  c.rewards.veto = ConfigDict()  # {reward: threshold}, see rl/parts/veto.py
   c.rewards.overlong = {"buffer_tokens": 0, "weight": 1.0}
   if arg.algorithm == "dapo":
     c.rewards.overlong.buffer_tokens = c.sampling.max_new_tokens // 5
@@ -172,6 +176,13 @@ def get_config(arg: str = "") -> ConfigDict:
   c.sampling_mesh = {"data": -1, "fsdp": 1, "tensor": tensor, "context": 1}
   c.checkpoint = {"every_steps": 1 if arg.smoke else 10, "keep": 2}
   c.log = {"every_steps": 1, "prompts": 16}
+  c.log.warn = {  # see rollout/watch.py; 0: never
+    "window": 10,  # steps
+    "no_spread": 0.95,  # share of the groups, of a reward with a weight
+    "length_rho": 0.4,  # of a learned reward with reply tokens, within groups
+    "entropy": 0.1,  # of the first window's
+    "kl": 1.0,  # nats per token
+  }
   return c
 
 
@@ -179,7 +190,7 @@ def get_config(arg: str = "") -> ConfigDict:
 _SAMPLING_TENSOR = {"step_audio_2_mini": 4, "step_audio_r1": 8}
 _CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 0.0}
 _PPO = {**_CLIP, "dual_clip": 3.0, "normalisation": "sum"}
-_GROUP = {"std_floor": 1e-4, "normalisation": "sum"}
+_GROUP = {"std_floor": 1e-4, "normalisation": "sum", "reward_clip": 5.0}
 _ALGORITHMS = {
   "ppo": {**_PPO, "gamma": 1.0, "lambda_": 1.0, "whiten": True, "value_clip": 0.2},
   "grpo": {**_PPO, **_GROUP, "scale_by_std": True},

@@ -3,6 +3,7 @@ r"""Benchmarks of a checkpoint: JSON, items, a table and a plot of each.
   python -m stepaudio_jax.evaluate --checkpoint runs/sft --benchmark world \
     --data runs/world
 
+That of one reward model also leaves noise.json beside it, which RLHF may read.
 A benchmark is a file of evals/; its files lie in DATA/<name> or in DATA itself. Without
 --out the results lie in the checkpoint's workdir under evaluation/<step>. A run that
 was killed goes on where it was; the same command in several processes shares the work.
@@ -139,6 +140,8 @@ def run(
     summaries[name] = summary | {"settings": known | summary["settings"]}
     if processes.first():
       _write(out, name, module, summaries[name], items)
+      if limit is None and not others and hasattr(module, "keep"):
+        module.keep(step_folder, place, items)
   return summaries
 
 

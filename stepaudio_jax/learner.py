@@ -3,6 +3,7 @@
 The other half plays: rollout/ asks, samples and scores.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -23,7 +24,9 @@ from stepaudio_jax.core.types import (
 )
 from stepaudio_jax.models import heads
 from stepaudio_jax.models.step_audio import StepAudio
+from stepaudio_jax.rl.parts import dimensions
 from stepaudio_jax.rl.parts.correction import Correction
+from stepaudio_jax.rl.parts.dimensions import Combining
 from stepaudio_jax.rl.parts.kl import kl, next_beta
 from stepaudio_jax.rollout.keys import hyper
 
@@ -77,18 +80,31 @@ def speaking(params: Params) -> Params:
 
 
 def advised(
-  c: ConfigDict, algorithm: ModuleType, experience: Experience, beta: float
+  c: ConfigDict,
+  algorithm: ModuleType,
+  experience: Experience,
+  beta: float,
+  how: Combining | None = None,
 ) -> Experience:
   """With the algorithm's advantages; a KL in the reward is added to each token's.
 
   Args:
     beta: weight of the KL, an argument so that it may change without a new program.
+    how: floors of every dimension, and a veto; None: those of the recipe's algorithm.
   """
   known = {"group": c.sampling.samples, "aggregation": c.aggregation, **hyper(c)}
   if c.kl.where == "reward":
     k1_BT = kl(experience.old_BT, experience.reference_BT, "k1")
     known["kl_reward_BT"] = -beta * k1_BT
-  return algorithm.advantages(experience, **known)
+  if how is None:
+    return algorithm.advantages(experience, **known)
+  if "std_floor" in algorithm.DEFAULTS:
+    known["std_floor"] = how.std_floor
+  raw_BC, weight_BC = experience.reward_BC, experience.weight_BC
+  counted_BC = dimensions.counted(raw_BC, weight_BC, c.sampling.samples, how)
+  experience = dataclasses.replace(experience, reward_BC=counted_BC)
+  learned = algorithm.advantages(experience, **known)
+  return dataclasses.replace(learned, reward_BC=raw_BC)
 
 
 def following(c: ConfigDict, beta: float, found: float) -> float:

@@ -34,12 +34,14 @@ from stepaudio_jax.data.examples import Examples
 from stepaudio_jax.evals.parts import hearing
 from stepaudio_jax.models import step_audio
 from stepaudio_jax.rollout import (
+  combining,
   ensemble,
   heldout,
   keys,
   overlong,
   summary,
   waiting,
+  watch,
 )
 from stepaudio_jax.rollout.actor import Actor, Packing, Sampling
 from stepaudio_jax.rollout.collector import Collecting, Collector
@@ -108,6 +110,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   asked = rubrics.terms(c, who), rubrics.preference(c, who, sources, cache)
   learned = ensemble.logged(c.rewards.learned, c.reward_model)
   scorer = Scorer(c.rewards.rules, learned, reader, longest, *asked)
+  joint = combining.combining(c, scorer.names, sources.get("reward_model"))
+  watcher = watch.Watch(watch.Limits(**c.log.warn), scorer.judged)
   player = functools.partial(
     Actor,
     model,
@@ -131,6 +135,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     Collecting(**c.rollout),
     seed=c.seed,
     prompts=c.prompts_per_step,
+    how=joint,
   )
   gate = Gate(**c.gate)
   exam = heldout.Exam(
@@ -142,6 +147,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       packing(c, mesh, 1),
       talks=talks(c, unseen, tokenizer, c.heldout.samples),
     ),
+    joint,
   )
   logs.record(workdir, c)
   if processes.first():
@@ -153,15 +159,17 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     state, position = saved.restore(state)
     batches.set_state(position["data"])
     beta = position["kl_beta"]
+    watcher.load(position["warned"])
     waiting.load(collector, workdir, position["waiting"])
     logs.say(f"resumed after step {int(state.step) // (c.epochs * c.minibatches)}")
   start = int(state.step) // (c.epochs * c.minibatches)
   metrics = logs.Metrics(workdir, start_step=start, total_steps=c.total_steps)
   samples = logs.Journal(workdir / "samples.jsonl", start_step=start)
+  warnings = logs.Journal(workdir / "warnings.jsonl", start_step=start)
   # Rows of step 0 are whole once there is a checkpoint.
   exams = logs.Journal(workdir / "heldout.jsonl", start_step=start or -1)
   update = learner.updater(c, model, algorithm, tx, state)
-  advantages = jax.jit(functools.partial(learner.advised, c, algorithm))
+  advantages = jax.jit(functools.partial(learner.advised, c, algorithm, how=joint))
 
   # ─── Loop ─────────────────────────────────────────────────────────────────────────
   with (
@@ -169,6 +177,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     closing(batches),
     closing(metrics),
     closing(samples),
+    closing(warnings),
     closing(exams),
     closing(saved),
     preemption.Notice() as notice,
@@ -186,8 +195,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       played = actor.whole(played, found.asked)
       agreed = gate.check(step, played)
       values |= {f"train/agreement_{name}": x for name, x in agreed.items()}
-      values |= summary.summary(played, how.samples, how.max_think_tokens)
-      values |= found.counts | scorer.counts() | rubrics.counts(who)
+      values |= summary.summary(played, how.samples, how.max_think_tokens, joint)
+      told, warned = watcher.look(step, played.drawn, values)
+      warnings.write(warned)
+      values |= found.counts | told | scorer.counts() | rubrics.counts(who)
       values |= {"train/kl_beta": beta, "data/skipped": len(feed.skipped)}
       beta = learner.following(c, beta, values["train/kl_k3"])
       values |= packs.padding(found.played.replies)
@@ -196,16 +207,17 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
       if step % c.log.every_steps == 0 or step == c.total_steps:
         metrics.write(step, values)
         advantage_BT = actor.everyones(learned.advantage_BT)
-        samples.write(summary.rows(step, played, advantage_BT, c.log.prompts))
+        samples.write(summary.rows(step, played, advantage_BT, c.log.prompts, joint))
       if exam.due(step, c.heldout.every_steps, c.total_steps):
         exams.write(exam.rows(state.params, step, c.seed))
       leaving = notice.given(step)
       if leaving or saved.due(step, c.total_steps):
-        for journal in (metrics, samples, exams):
+        for journal in (metrics, samples, warnings, exams):
           journal.flush()
         collector.settle(state.params, step + 1)
         kept = waiting.save(collector, workdir, step, c.checkpoint.keep + 1)
         position = {"data": batches.get_state(), "waiting": kept, "kl_beta": beta}
+        position["warned"] = watcher.state()
         saved.save(step, state, position)
       if leaving:
         saved.wait()

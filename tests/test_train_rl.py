@@ -54,6 +54,7 @@ def preferred(world, steps=3):
   c.reward_model = str(world / "rm")
   c.rewards.learned = {"correctness": 2.0, "naturalness": 0.0}
   c.kl.target, c.kl.horizon = 1e-3, 32  # 8 replies a step move β by up to 5 %
+  c.log.warn.window = 2
   return c
 
 
@@ -73,13 +74,20 @@ def finished(world, tmp_path_factory):
 def test_stop_and_resume_equals_never_stopped(world, finished, tmp_path):
   train_rl.run(preferred(world, steps=1), tmp_path / "run")
   train_rl.run(preferred(world), tmp_path / "run")
-  for name in ("metrics", "samples", "heldout"):
+  for name in ("metrics", "samples", "heldout", "warnings"):
     ours, theirs = rows(tmp_path / "run", name), rows(finished, name)
     if name == "heldout":  # the short run held an exam at its end too
       ours = [row for row in ours if row["step"] != 1]
     assert ours == theirs, name
   ours, theirs = (workdirs.load_params(d) for d in (tmp_path / "run", finished))
   assert tree.content_hash(ours) == tree.content_hash(theirs)
+
+
+def test_warnings_are_given_once(finished):
+  """No thought of the little model closes: its reward is dead after two steps."""
+  (row,) = [row for row in rows(finished, "warnings") if row["kind"] == "dead"]
+  assert (row["step"], row["name"]) == (2, "correctness")
+  assert [row["reward/warnings"] for row in rows(finished)] == [0, 1, 1]
 
 
 def test_sigterm_saves_after_the_step(world, finished, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from stepaudio_jax import workdirs
+from stepaudio_jax.core import noise
 from stepaudio_jax.data.comparisons import MIXTURE, OVERALL, Pair
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.world import gold, raters
@@ -179,6 +180,20 @@ def _groups(
     prompt: ([float(rewards[prompt][k][place]) for k in range(len(marks))], marks)
     for prompt, marks in gold_of.items()
   }
+
+
+def keep(step_folder: epath.Path, data: epath.Path, items: Sequence[Row]) -> None:
+  """Writes the noise of the rewards beside the model, see core/noise.py."""
+  dialogues = [row["task_id"] for row in items]
+  entries = {}
+  for name in items[0]["dimensions"]:
+    rows = [row["dimensions"][name] for row in items]
+    gap_N = np.diff(np.asarray([row["reward"] for row in rows]))[:, 0]
+    said = [[x for x in row["labels"] if x is not None] for row in rows]
+    label_N = np.asarray([np.mean(x) if x else np.nan for x in said])
+    entries[name] = noise.measured(gap_N, label_N, dialogues)
+  where = str(data / "preferences-heldout.jsonl")
+  noise.write(step_folder.parent.parent, int(step_folder.name), where, entries)
 
 
 def item(

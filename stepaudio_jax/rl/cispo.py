@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
   "ratio_limit": 5.0,
   "std_floor": 1e-4,
   "normalisation": "sum",  # or "gdpo"
+  "reward_clip": 5.0,  # of each dimension under "gdpo"
 }
 CRITIC = False
 AGGREGATIONS = aggregate.CHOICES
@@ -40,6 +41,7 @@ def advantages(
     kl_reward_BT=kl_reward_BT,
     normalisation=hp.normalisation,
     std_floor=hp.std_floor,
+    reward_clip=hp.reward_clip,
   )
 
 

@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
   "dual_clip": 0.0,  # 0 = off
   "std_floor": 1e-4,
   "normalisation": "sum",  # or "gdpo"
+  "reward_clip": 5.0,  # of each dimension under "gdpo"
 }
 CRITIC = False
 AGGREGATIONS = ("token_mean",)
@@ -41,6 +42,7 @@ def advantages(
     kl_reward_BT=kl_reward_BT,
     normalisation=hp.normalisation,
     std_floor=hp.std_floor,
+    reward_clip=hp.reward_clip,
   )
 
 

@@ -4,9 +4,10 @@ Where we differ: the divisor is max(std, floor), not std + ε, so that near-ties
 small; asymmetric clipping (DAPO) and the dual clip are options; KL and the mean over
 tokens belong to the caller. normalisation "sum" compares weighted sums of the
 dimensions within the group; "gdpo" (arXiv 2601.05242) standardises every dimension in
-its group first (within ±5) and whitens their weighted sum, see parts/whiten.py.
-`scale_by_std` False leaves the spread in (arXiv 2503.20783; rl/drgrpo.py is the whole
-of Dr. GRPO).
+its group first (within ±`reward_clip`) and whitens their weighted sum, see
+parts/whiten.py. `std_floor` may have a number for every dimension (a tuple), such as
+their measured noises. `scale_by_std` False leaves the spread in (arXiv 2503.20783;
+rl/drgrpo.py is the whole of Dr. GRPO).
 """
 
 from typing import Any
@@ -21,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
   "dual_clip": 3.0,  # 0 = off
   "std_floor": 1e-4,
   "normalisation": "sum",  # or "gdpo"
+  "reward_clip": 5.0,  # of each dimension under "gdpo"
   "scale_by_std": True,
 }
 CRITIC = False
@@ -55,6 +57,7 @@ def advantages(
     kl_reward_BT=kl_reward_BT,
     normalisation=hp.normalisation,
     std_floor=hp.std_floor,
+    reward_clip=hp.reward_clip,
     scale_by_std=hp.scale_by_std,
   )
 

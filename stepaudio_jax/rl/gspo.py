@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
   "clip_high": 4e-4,
   "std_floor": 1e-4,
   "normalisation": "sum",  # or "gdpo"
+  "reward_clip": 5.0,  # of each dimension under "gdpo"
 }
 CRITIC = False
 AGGREGATIONS = ("sequence_mean_token_mean",)
@@ -39,6 +40,7 @@ def advantages(
     kl_reward_BT=kl_reward_BT,
     normalisation=hp.normalisation,
     std_floor=hp.std_floor,
+    reward_clip=hp.reward_clip,
   )
 
 

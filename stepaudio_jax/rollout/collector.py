@@ -30,6 +30,7 @@ from absl import logging
 from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import Array, Batch, Experience, Params, Rollout
 from stepaudio_jax.data.examples import Examples
+from stepaudio_jax.rl.parts.dimensions import Combining
 from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import said
 from stepaudio_jax.rollout.actor import Actor, Played
@@ -112,6 +113,7 @@ class Collector:
   Args:
     batches: (prompts of this process, ids of all), without end.
     prompts: groups of a step, of all processes.
+    how: dimensions make the advantage, which groups with a spread depend on.
   """
 
   def __init__(
@@ -123,9 +125,11 @@ class Collector:
     *,
     seed: int,
     prompts: int,
+    how: Combining | None = None,
   ):
     self.actor, self._feed, self._batches = actor, feed, batches
     self._settings, self._seed, self._wanted = settings, seed, prompts
+    self._how = how
     self._ahead: Begun | None = None
     self.left: list[Drawn] = []  # groups of all processes, for later steps
     self.ready: Collected | None = None  # for the next step
@@ -216,7 +220,7 @@ class Collector:
       own = self._scored(begun, rows)
       drawn = drawn_lib.everyones(own, rows, self.actor.tokenizer)
       asked += len(rows)
-      good = drawn_lib.with_spread(drawn)
+      good = drawn_lib.with_spread(drawn, self._how)
       parts += [drawn_lib.chosen(drawn, [k]) for k in good]
       dull = [k for k in range(len(rows)) if k not in good]
       flat += [drawn_lib.chosen(drawn, [k]) for k in dull]

@@ -9,6 +9,8 @@ import numpy as np
 
 from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import Rollout
+from stepaudio_jax.rl.parts import dimensions
+from stepaudio_jax.rl.parts.dimensions import Combining
 from stepaudio_jax.rollout import said
 from stepaudio_jax.rollout.overlong import NAME as OVERLONG
 from stepaudio_jax.rollout.said import Said
@@ -117,17 +119,23 @@ def everyones(
   return _with(drawn, asked, said.said(arrays[0], tokenizer), arrays)
 
 
-def with_spread(drawn: Drawn) -> list[int]:
+def with_spread(drawn: Drawn, how: Combining | None = None) -> list[int]:
   """Numbers of the groups whose objectives differ; what is missing does not count.
 
   Nor does the penalty of long replies: all right or all wrong is flat however long they
   are (DAPO, arXiv 2503.14476, eq. 11). Of a dialogue that is played those to any turn.
+
+  Args:
+    how: with a veto, objectives are those that it leaves.
   """
   scores = drawn.scores
   said_C = [name != OVERLONG for name in scores.names]
-  reward_BC, weight_BC = scores.reward_BC[:, said_C], scores.weight_BC[:, said_C]
+  reward_BC, weight_BC = scores.reward_BC, scores.weight_BC
+  if how and how.veto:
+    told = (reward_BC, weight_BC, drawn.samples, how)
+    reward_BC = np.asarray(dimensions.counted(*told))
   objective_B = dataclasses.replace(
-    scores, reward_BC=reward_BC, weight_BC=weight_BC
+    scores, reward_BC=reward_BC[:, said_C], weight_BC=weight_BC[:, said_C]
   ).objective_B
   objective_BG = objective_B.reshape(-1, drawn.samples)
   least_B = np.where(np.isfinite(objective_BG), objective_BG, np.inf).min(1)

@@ -8,6 +8,7 @@ import numpy as np
 from stepaudio_jax.core import processes
 from stepaudio_jax.core.types import Params
 from stepaudio_jax.data.examples import Examples
+from stepaudio_jax.rl.parts.dimensions import Combining
 from stepaudio_jax.rollout import summary
 from stepaudio_jax.rollout.actor import Actor
 
@@ -18,17 +19,25 @@ class Exam:
   Args:
     feed: of prompts; the first `count`, each set's in turn, are asked.
     batch_size: prompts at a time; `count` is a multiple of it.
+    how: the dimensions make an advantage, for the rows.
 
   Raises:
     ValueError: the feed has fewer prompts.
   """
 
-  def __init__(self, feed: Examples, count: int, batch_size: int, actor: Actor):
+  def __init__(
+    self,
+    feed: Examples,
+    count: int,
+    batch_size: int,
+    actor: Actor,
+    how: Combining = summary.PLAIN,
+  ):
     places = [(s, k) for s, length in enumerate(feed.counts) for k in range(length)]
     if len(places) < count:
       raise ValueError(f"heldout.prompts={count}, but only {len(places)} fit")
     self._feed, self._actor, self._size = feed, actor, batch_size
-    self._places = places[:count]
+    self._places, self._how = places[:count], how
 
   def due(self, step: int, every_steps: int, last: int) -> bool:
     """At the end, and after each multiple of `every_steps` (0: at no other time)."""
@@ -48,7 +57,8 @@ class Exam:
       rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), start)
       played = self._actor.play(params, prompts, processes.part(asked), rng, step)
       whole = self._actor.whole(played, asked)
-      out += summary.rows(step, whole, whole.experience.advantage_BT, len(asked))
+      advantage_BT = whole.experience.advantage_BT
+      out += summary.rows(step, whole, advantage_BT, len(asked), self._how)
     return out
 
 

@@ -13,7 +13,7 @@ from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Experience
 from stepaudio_jax.rl.parts.correction import Correction
 from stepaudio_jax.rl.parts.kl import ESTIMATORS
-from stepaudio_jax.rollout import overlong, preference
+from stepaudio_jax.rollout import combining, overlong, preference, watch
 from stepaudio_jax.rollout.talks import REWARDED
 
 # How a judge is asked, see evals/parts/judging.py.
@@ -29,6 +29,7 @@ _KEYS = (
     f"rewards.preference.{one.name}" for one in dataclasses.fields(preference.Settings)
   ),
   *(f"asking.{name}" for name in ASKING),
+  *("rewards.noise", *(f"log.warn.{name}" for name in watch.KEYS)),
   *("rewards.overlong.buffer_tokens", "rewards.overlong.weight"),
   *("total_steps", "prompts_per_step", "epochs", "minibatches", "microbatches"),
   *("sampling.samples", "sampling.max_new_tokens", "sampling.temperature"),
@@ -51,6 +52,7 @@ _KEYS = (
   *(f"optim.{name}" for name in optim.KEYS),
 )
 _FREE = ("data.mix.", "data.options.", "rewards.rules.", "rewards.learned.")
+_FREE += ("rewards.veto.",)
 _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
   *("head_chunks", "sampling.samples", "sampling.max_new_tokens", "sampling.turns"),
@@ -93,6 +95,8 @@ def checked(c: ConfigDict) -> ConfigDict:
     heldout=c.heldout.samples,
     turns=how.turns,
   )
+  combining.check(c)
+  watch.Limits(**c.log.warn)
   if c.aggregation not in algorithm.AGGREGATIONS:
     raise ValueError(
       f"aggregation={c.aggregation!r} with algorithm {c.algorithm.name!r}; its choices "

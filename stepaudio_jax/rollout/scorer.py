@@ -94,6 +94,12 @@ class Scorer:
     long = (OVERLONG,) if self._overlong else ()
     return (*self._rules, *self._learned, *judged, *long)
 
+  @property
+  def judged(self) -> tuple[str, ...]:
+    """Those that a model gives: of its heads, or as a judge."""
+    by_rule = (*self._rules, OVERLONG)
+    return tuple(name for name in self.names if name not in by_rule)
+
   def counts(self) -> dict[str, float]:
     """To be logged: what comparisons came to since this was asked last."""
     return self._preference.read.counts() if self._preference.read else {}

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from stepaudio_jax.core import masked
-from stepaudio_jax.rl.parts import dimensions
+from stepaudio_jax.core.types import Experience
+from stepaudio_jax.rl.parts import dimensions, veto
+from stepaudio_jax.rl.parts.dimensions import Combining
 from stepaudio_jax.rl.parts.kl import kl
 from stepaudio_jax.rollout import drawn as drawn_lib
 from stepaudio_jax.rollout import rubric
@@ -13,18 +15,23 @@ from stepaudio_jax.rollout.actor import Played
 from stepaudio_jax.rollout.drawn import SPREAD, Drawn
 from stepaudio_jax.rollout.scorer import Scores
 
+PLAIN = Combining(std_floor=SPREAD)
 
-def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
+
+def summary(
+  played: Played, group: int, budget: int = 0, how: Combining = PLAIN
+) -> dict[str, float]:
   """Rewards by dimension, KL to the reference, entropy, lengths.
 
   Args:
     group: replies to each prompt.
     budget: tokens after which a thought was closed; 0 if none was.
+    how: the dimensions make the advantage.
   """
   e, drawn = played.experience, played.drawn
   scores, rollout = drawn.scores, drawn.rollout
   mean = lambda x_BT: float(masked.ratio(masked.mean(x_BT, e.mask_BT)))  # noqa: E731
-  by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, SPREAD)
+  by_name = dimensions.statistics(e.reward_BC, e.weight_BC, group, how)
   tokens_B = rollout.count_B
   forced_B = tokens_B > rollout.mask_BT.sum(axis=1)
   unclosed = [text.answer is None for text in drawn.texts]
@@ -35,6 +42,9 @@ def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
   }
   if rubric.NAME in scores.names:
     out["reward/rubric/unread"] = _unread(scores)
+  if how.veto:
+    vetoed_B = veto.vetoed(scores.reward_BC, how.veto)
+    out["reward/vetoed_share"] = float(vetoed_B.mean())
   return out | {
     "reward/objective": _finite_mean(scores.objective_B),
     "reward/masked_share": float(np.isnan(scores.objective_B).mean()),
@@ -50,18 +60,26 @@ def summary(played: Played, group: int, budget: int = 0) -> dict[str, float]:
 
 
 def rows(
-  step: int, played: Played, advantage_BT: np.ndarray, prompts: int
+  step: int,
+  played: Played,
+  advantage_BT: np.ndarray,
+  prompts: int,
+  how: Combining = PLAIN,
 ) -> list[Any]:
   """Rollout rows (drawn.rows) of the first so many prompts.
 
+  "reward" is raw, "normalised" standardised in the group, and "weighted" the part that
+  a dimension has in the advantage before any whitening.
+
   Args:
     advantage_BT: all 0 where nobody trains on them.
+    how: the dimensions make the advantage.
   """
   e, drawn = played.experience, played.drawn
   scores = drawn.scores
   mask_BT = drawn.rollout.mask_BT
   count_B = np.maximum(mask_BT.sum(axis=1), 1)
-  norm_BC = np.asarray(dimensions.normalised(e.reward_BC, drawn.samples, SPREAD))
+  norm_BC, part_BC = _compared(e, drawn.samples, how)
   kl_BT = np.where(mask_BT, kl(e.old_BT, e.reference_BT, "k3"), 0.0)
 
   def named(x_BC):
@@ -70,7 +88,7 @@ def rows(
   shown = {
     "reward": named(scores.reward_BC),
     "normalised": named(norm_BC),
-    "weighted": named(np.where(scores.weight_BC == 0, 0, scores.weight_BC * norm_BC)),
+    "weighted": named(part_BC),
     "objective": scores.objective_B,
     "advantage": np.asarray(advantage_BT)[:, 0],
     "tokens": drawn.rollout.count_B,
@@ -79,6 +97,19 @@ def rows(
   }
   kept = drawn_lib.chosen(drawn, range(min(prompts, len(drawn.asked))))
   return drawn_lib.rows(step, kept, shown)
+
+
+def _compared(
+  e: Experience, group: int, how: Combining
+) -> tuple[np.ndarray, np.ndarray]:
+  """Standardised rewards and parts of the advantage; NaN without a group."""
+  if group < 2:
+    nothing_BC = np.full(e.reward_BC.shape, np.nan)
+    return nothing_BC, nothing_BC
+  counted_BC = dimensions.counted(e.reward_BC, e.weight_BC, group, how)
+  norm_BC = dimensions.normalised(counted_BC, group, how.std_floor, how.clip)
+  part_BC = dimensions.parts(counted_BC, e.weight_BC, group, how)
+  return np.asarray(norm_BC), np.asarray(part_BC)
 
 
 def _unread(scores: Scores) -> float:

@@ -33,9 +33,11 @@ def weighted_sums(reward_BC, weight_BC):
 
 
 def normalised(reward_BC, group, floor):
+  """Floor: one number, or one of every dimension."""
   columns = []
-  for column in np.asarray(reward_BC).T:
-    raw = group_advantages(column, group, floor)
+  for c, column in enumerate(np.asarray(reward_BC).T):
+    own = floor[c] if isinstance(floor, tuple) else floor
+    raw = group_advantages(column, group, own)
     columns.append([min(max(a, -5.0), 5.0) if math.isfinite(a) else NAN for a in raw])
   return np.array(columns).T
 
@@ -109,30 +111,65 @@ def aggregate(loss_BT, mask_BT, how, constant=None):
   return sum(sum(row) / len(row) for row in rows), len(rows)
 
 
-def dimension_statistics(reward_BC, weight_BC, group, floor):
-  """List of one dict a dimension."""
+def sum_floor(floor, weights):
+  """Of a weighted sum: the one number, or that of noises that add up."""
+  if not isinstance(floor, tuple):
+    return floor
+  return math.sqrt(sum((w * f) ** 2 for w, f in zip(weights, floor, strict=True)))
+
+
+def parts(reward_BC, weight_BC, group, floor, how):
+  """What each dimension adds to each reply's advantage, one reply at a time."""
+  reward_BC, weight_BC = np.asarray(reward_BC), np.asarray(weight_BC)
+  out = np.full(reward_BC.shape, NAN)
   norm_BC = normalised(reward_BC, group, floor)
-  parts = []
-  for weight_B, norm_B in zip(np.asarray(weight_BC).T, norm_BC.T, strict=True):
-    pairs = [(float(w), a) for w, a in zip(weight_B, norm_B, strict=True)]
-    parts.append([abs(w * a) for w, a in pairs if math.isfinite(a)])
-  whole = sum(map(sum, parts))
+  totals = weighted_sums(reward_BC, weight_BC)
+  for b, c in np.ndindex(reward_BC.shape):
+    start = b - b % group
+    known = [k for k in range(start, start + group) if math.isfinite(totals[k])]
+    weight = float(weight_BC[b, c])
+    if weight == 0:
+      out[b, c] = 0.0
+    elif how == "gdpo":
+      out[b, c] = weight * norm_BC[b, c]
+    elif b in known and len(known) >= 2:
+      own = [float(weight_BC[k, c] * reward_BC[k, c]) for k in known]
+      spread = statistics.stdev(totals[k] for k in known)
+      apart = weight * float(reward_BC[b, c]) - statistics.fmean(own)
+      out[b, c] = apart / max(spread, sum_floor(floor, weight_BC[b]))
+  out[~np.isfinite(out).all(1)] = NAN
+  return out
+
+
+def dimension_statistics(reward_BC, weight_BC, group, floor, how):
+  """List of one dict a dimension."""
+  floors = floor if isinstance(floor, tuple) else (floor,) * reward_BC.shape[1]
+  norm_BC = normalised(reward_BC, group, floor)
+  part_BC = np.abs(parts(reward_BC, weight_BC, group, floor, how))
+  whole = float(np.nansum(part_BC))
   out = []
-  for column, norm_B, part in zip(reward_BC.T, norm_BC.T, parts, strict=True):
+  for c, column in enumerate(np.asarray(reward_BC).T):
     known = [float(r) for r in column if math.isfinite(r)]
     spreads, flat = [], 0
     for start in range(0, len(column), group):
       members = [float(r) for r in column[start : start + group] if math.isfinite(r)]
       if len(members) >= 2:
         spreads.append(statistics.stdev(members))
-      flat += len(members) < 2 or statistics.stdev(members) <= floor
+      flat += len(members) < 2 or statistics.stdev(members) <= floors[c]
+    norms = [abs(a) for a in norm_BC[:, c] if math.isfinite(a)]
+    told = [
+      float(a)
+      for a, r in zip(part_BC[:, c], column, strict=True)
+      if math.isfinite(a) and math.isfinite(r)
+    ]
+    share = float(np.nansum(part_BC[:, c])) / whole if norms and whole else NAN
     out.append(
       {
         "raw": _mean(known),
         "std": _mean(spreads),
-        "norm": _mean([abs(a) for a in norm_B if math.isfinite(a)]),
-        "weighted": _mean(part),
-        "share": sum(part) / whole if part and whole else NAN,
+        "norm": _mean(norms),
+        "weighted": _mean(told),
+        "share": share,
         "no_spread": flat / (len(column) // group),
         "missing": 1 - len(known) / len(column),
       }

@@ -75,6 +75,10 @@ ACTS = {
       from_one(now["advantage"], m) < 1e-3 < from_one(was["advantage"], m)
     ),
   ),
+  "reward_clip": (
+    0.5,  # in groups of four |A| goes up to 1.5; whitened, the largest are smaller
+    lambda was, now, m: np.abs(now["advantage"]).max() < np.abs(was["advantage"]).max(),
+  ),
   "scale_by_std": (
     False,  # the rewards' spread is above 1
     lambda was, now, m: size(now["advantage"]) > size(was["advantage"]),
@@ -106,6 +110,8 @@ ACTS = {
     ),
   ),
 }
+# What a flag needs beside it to act.
+BESIDE = {"reward_clip": (("normalisation", "gdpo"),)}
 FLAGS = [(name, flag) for name in rl.names() for flag in rl.load(name).DEFAULTS]
 NO_CHOICE = {("ppo", "normalisation")}  # "sum" alone, the other is refused
 
@@ -113,8 +119,9 @@ NO_CHOICE = {("ppo", "normalisation")}  # "sum" alone, the other is refused
 @pytest.mark.parametrize(("name", "flag"), [f for f in FLAGS if f not in NO_CHOICE])
 def test_every_flag_acts_in_its_direction(name, flag):
   value, so = ACTS[flag]
-  was, mask_BT = outcome(name)
-  now, _ = outcome(name, ((flag, value),))
+  beside = BESIDE.get(flag, ())
+  was, mask_BT = outcome(name, beside)
+  now, _ = outcome(name, (*beside, (flag, value)))
   assert so(was, now, mask_BT)
 
 

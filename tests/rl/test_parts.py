@@ -77,37 +77,6 @@ def test_weighted_sum_by_hand():
     dimensions.weighted_sum(reward_BC, weight_BC[:, :2])
 
 
-def test_statistics_by_hand():
-  # Dimension 0: groups (0, 2) and (1, 1). A = ∓1/√2 and 0, 0; dimension 1: (NaN, 5)
-  # has no statistics, (0, 4): ∓1/√2. Dimension 2 is never known. Weights 3, −1, 1:
-  # Σ|wA| = 3·2/√2 and 2/√2, of which the shares are 3/4 and 1/4.
-  reward_BC = array([[0, NAN, NAN], [2, 5, NAN], [1, 0, NAN], [1, 4, NAN]])
-  got = dimensions.statistics(reward_BC, array([[3, -1, 1]] * 4), 2, 1e-4)
-  half = 1 / math.sqrt(2)
-  close(got["raw"], [1, 3, NAN])
-  close(got["std"], [math.sqrt(2) / 2, 4 * half, NAN])
-  close(got["norm"], [half / 2, half, NAN])
-  close(got["weighted"], [3 * half / 2, half, NAN])
-  close(got["share"], [0.75, 0.25, NAN])
-  close(got["no_spread"], [0.5, 0.5, 1])
-  close(got["missing"], [0, 0.25, 1])
-
-
-def test_statistics_against_loops():
-  rng = np.random.default_rng(1)
-  reward_BC = rng.normal(size=(24, 4)).astype(np.float32)
-  reward_BC[:, 1] = (reward_BC[:, 1] > 0.8).astype(np.float32)  # groups without spread
-  reward_BC[rng.random(reward_BC.shape) < 0.4] = NAN
-  weight_BC = np.tile(np.float32([1.0, 0.5, 0.0, -2.0]), (24, 1))
-  weight_BC[12:] = [0.0, 3.0, 1.0, 0.0]
-  function = jax.jit(dimensions.statistics, static_argnums=(2, 3))
-  got = function(array(reward_BC), array(weight_BC), 4, 0.2)
-  wanted = twin.dimension_statistics(reward_BC, weight_BC, 4, 0.2)
-  assert set(got) == set(wanted[0])
-  for name, value_C in got.items():
-    close(value_C, [one[name] for one in wanted])
-
-
 def test_whiten_by_hand_and_against_loops():
   # 1 3 5: mean 3, squares 4+0+4, std √(8/3).
   x_BT, mask_BT = array([[1, NAN, 3], [NAN, 5, 9]]), [[1, 0, 1], [0, 1, 0]]

@@ -64,7 +64,11 @@ def deviations(x_BC: Array, group: int) -> tuple[Array, Array]:
   return deviation_BGC.reshape(rows, columns), std_BGC.reshape(rows, columns)
 
 
-def standardised(x_BC: Array, group: int, std_floor: float) -> Array:
-  """(x − mean_g) / max(std_g, floor), NaN where the group has no statistics."""
+def standardised(x_BC: Array, group: int, std_floor: Array | float) -> Array:
+  """(x − mean_g) / max(std_g, floor), NaN where the group has no statistics.
+
+  Args:
+    std_floor: one number, or floor_1C of every column, or floor_BC.
+  """
   deviation_BC, std_BC = deviations(x_BC, group)
   return deviation_BC / jnp.maximum(std_BC, std_floor)

@@ -10,6 +10,7 @@ _RANGES = {
   "clip_low": (0.0, 1.0, False),
   "clip_high": (0.0, math.inf, False),
   "std_floor": (0.0, math.inf, False),
+  "reward_clip": (0.0, math.inf, False),
   "gamma": (0.0, 1.0, True),
   "lambda_": (0.0, 1.0, True),
   "value_clip": (0.0, math.inf, True),
@@ -26,6 +27,8 @@ _CHOICES = {
 def settled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SimpleNamespace:
   """The defaults with what was given in their place, as attributes.
 
+  A tuple of `std_floor` has one of every reward dimension.
+
   Raises:
     TypeError: a name that is not among the defaults.
     ValueError: a value that cannot be.
@@ -35,7 +38,9 @@ def settled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SimpleName
     raise TypeError(f"unknown {unknown}; the hyper-parameters are {sorted(defaults)}")
   values = {**defaults, **given}
   for name, value in values.items():
-    _check(name, value)
+    several = name == "std_floor" and isinstance(value, tuple)
+    for one in value if several else (value,):
+      _check(name, one)
   return SimpleNamespace(**values)
 
 

@@ -42,10 +42,14 @@ def compared(
   aggregation: str,
   kl_reward_BT: Array | None,
   normalisation: str,
-  std_floor: float,
+  std_floor: dimensions.Floor,
+  reward_clip: float = dimensions.CLIP,
   scale_by_std: bool = True,
 ) -> Experience:
   """With (R − mean_g) / max(std_g, floor), or that of GDPO; see rl/grpo.py.
+
+  Floors of every dimension (a tuple) are those of its own spread under "gdpo", and make
+  one of the sum's under "sum": dimensions.sum_floor.
 
   A reply that misses a reward with a weight, or that has none to be compared with, is
   masked.
@@ -54,6 +58,7 @@ def compared(
     ValueError: groups of one, or options that exclude each other.
   """
   groups.check_several(group)
+  dimensions.check_clip(reward_clip, normalisation, group)
   if normalisation == "gdpo":
     if not scale_by_std:
       raise ValueError("scale_by_std=False; normalisation 'gdpo' always scales")
@@ -62,13 +67,14 @@ def compared(
         "normalisation 'gdpo' with a KL in the reward: standardised like a dimension "
         "it would lose its β; put the KL in the loss, or take normalisation 'sum'"
       )
-    each_BC = dimensions.normalised(experience.reward_BC, group, std_floor)
+    each_BC = dimensions.normalised(experience.reward_BC, group, std_floor, reward_clip)
     scored = alike(experience, dimensions.weighted_sum(each_BC, experience.weight_BC))
     white_BT = whiten.whitened(scored.advantage_BT, scored.mask_BT, aggregation)
     return dataclasses.replace(scored, advantage_BT=white_BT)
   total_B1 = totals(experience, kl_reward_BT)[:, None]
   if scale_by_std:
-    advantage_B1 = groups.standardised(total_B1, group, std_floor)
+    floor_B1 = dimensions.sum_floor(std_floor, experience.weight_BC)
+    advantage_B1 = groups.standardised(total_B1, group, floor_B1)
   else:
     advantage_B1 = groups.deviations(total_B1, group)[0]
   return alike(experience, advantage_B1[:, 0])
