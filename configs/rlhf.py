@@ -13,7 +13,8 @@ compares the weighted sum. What a group's differences are divided by is at least
 of each dimension that `evaluate --benchmark reward_model` found and left beside the
 reward model (core/noise.py), and 1e-4 for rules. `algorithm=` takes every name that
 RLVR's takes; the KL stays in the loss (`--config.kl.where=reward` puts it in the
-reward, as REINFORCE++ and RLOO have it).
+reward, as REINFORCE++ and RLOO have it). The reward model may be of another size than
+the policy; it must hear through the same encoder, and is split over the same mesh.
 
 `--config.reward_model=runs/rm-0,runs/rm-1` takes the mean of several reward models, of
 one recipe with other seeds. How far they are apart on a reply is logged as one more

@@ -26,14 +26,15 @@ NAMES = ("naturalness", "acoustic_grounding")
 WORDS = ("One.", "Two, I think.", "A long answer of many words.", "Four")
 
 
-def made():
-  """A judge's mesh, and rewards [8, 2] of two replies to each of four prompts."""
-  params = init_params(jax.random.key(0), SIZE)
-  params["rewards"] = init_rewards(jax.random.key(1), SIZE.width, len(NAMES))
+def made(size=SIZE):
+  """A judge of that size, and rewards [8, 2] of two replies to each of four prompts."""
+  params = dict(init_params(jax.random.key(0), size))
+  params["encoder"] = init_params(jax.random.key(0), SIZE)["encoder"]  # the policy's
+  params["rewards"] = init_rewards(jax.random.key(1), size.width, len(NAMES))
   params = jax.tree.map(np.asarray, params)
   loaded = types.SimpleNamespace(
     params=params,
-    size=SIZE,
+    size=size,
     tokenizer=tokenizers.load("tiny"),
     dimensions=NAMES,
     on_thought=(False, True),
@@ -43,7 +44,7 @@ def made():
   def rewards(**how):
     known = {"encoder": params["encoder"], "tokenizer": loaded.tokenizer}
     reader = judge.LearnedJudge(
-      loaded, max_new_tokens=40, model=StepAudio(SIZE), mesh=mesh, **known, **how
+      loaded, max_new_tokens=40, model=StepAudio(size), mesh=mesh, **known, **how
     )
     texts = [Said("", "a low voice", f"{word}{k}") for word in WORDS for k in (1, 2)]
     texts[3] = Said("", "it never closed", None)
@@ -86,6 +87,19 @@ def test_rows_that_devices_can_share():
   assert judge.reply_room(10240, 10) == 10258
   assert judge.packed_row(4096, 10258) == 16384
   assert judge.packed_row(100, 60) == 160
+
+
+def test_a_judge_of_another_size_than_the_policy(plain):
+  """It needs the policy's encoder and tokens, and no more of it: a wider, deeper one.
+
+  Its rewards are its own, and not those of the policy's size.
+  """
+  wider = dataclasses.replace(
+    SIZE, name="wider", layers=3, width=24, ffn_width=40, adaptor_width=12
+  )
+  found = made(wider)()[1]
+  assert np.isfinite(np.delete(found, 3, axis=0)).all()
+  assert np.abs(np.delete(found - plain, 3, axis=0)).min() > 1e-3
 
 
 @pytest.mark.slow

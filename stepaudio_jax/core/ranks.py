@@ -50,15 +50,17 @@ def sums(rho_P: np.ndarray) -> Sums:
 
 
 def mean(parts: list[Sums]) -> tuple[float, float, float]:
-  """Mean correlation of all groups, and its 95 % interval; NaN of fewer than two.
+  """Mean correlation of all groups, and its 95 % interval: NaN of fewer than two.
 
   Groups are independent of each other, members of one are not: the interval is that of
   a mean over groups.
   """
   count, total, square = (sum(column) for column in zip(*parts, strict=True))
-  if count < 2:
+  if not count:
     return math.nan, math.nan, math.nan
   centre = total / count
+  if count < 2:
+    return centre, math.nan, math.nan
   variance = max(square - count * centre * centre, 0.0) / (count - 1)
   half = _Z * math.sqrt(variance / count)
   return centre, centre - half, centre + half

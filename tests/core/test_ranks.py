@@ -37,6 +37,7 @@ def test_the_mean_over_groups_and_its_interval():
   parts = [ranks.sums(np.array([1.0, NAN])), ranks.sums(np.array([0.0, 0.5]))]
   half = 1.959964 * 0.5 / math.sqrt(3)
   assert ranks.mean(parts) == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-6)
-  assert all(map(math.isnan, ranks.mean(parts[:1])))  # of one group
+  assert ranks.mean(parts[:1]) == pytest.approx((1.0, NAN, NAN), nan_ok=True)
+  assert all(map(math.isnan, ranks.mean([ranks.sums(np.array([NAN]))])))
   equal = ranks.mean([ranks.sums(np.full(3, 0.1))])
   assert equal == pytest.approx((0.1, 0.1, 0.1))
