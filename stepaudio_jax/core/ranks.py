@@ -63,4 +63,4 @@ def mean(parts: list[Sums]) -> tuple[float, float, float]:
     return centre, math.nan, math.nan
   variance = max(square - count * centre * centre, 0.0) / (count - 1)
   half = _Z * math.sqrt(variance / count)
-  return centre, centre - half, centre + half
+  return centre, max(centre - half, -1.0), min(centre + half, 1.0)

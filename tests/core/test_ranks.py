@@ -36,7 +36,10 @@ def test_the_mean_over_groups_and_its_interval():
   # 1, 0, ½ over two steps: mean ½, variance ¼, half width 1.96·½/√3.
   parts = [ranks.sums(np.array([1.0, NAN])), ranks.sums(np.array([0.0, 0.5]))]
   half = 1.959964 * 0.5 / math.sqrt(3)
-  assert ranks.mean(parts) == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-6)
+  assert ranks.mean(parts) == pytest.approx((0.5, 0.5 - half, 1.0), rel=1e-6)
+  parts.append(ranks.sums(np.array([-0.5, 0.0])))  # mean .2, squares 1.5, of five
+  half = 1.959964 * math.sqrt((1.5 - 5 * 0.04) / 4 / 5)
+  assert ranks.mean(parts) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-6)
   assert ranks.mean(parts[:1]) == pytest.approx((1.0, NAN, NAN), nan_ok=True)
   assert all(map(math.isnan, ranks.mean([ranks.sums(np.array([NAN]))])))
   equal = ranks.mean([ranks.sums(np.full(3, 0.1))])
