@@ -12,7 +12,7 @@ from stepaudio_jax.core import noise
 from stepaudio_jax.evals import reward_model
 from stepaudio_jax.models import sizes
 from stepaudio_jax.rl.parts import dimensions
-from stepaudio_jax.rollout import combining, drawn, keys
+from stepaudio_jax.rollout import combining, drawn, keys, preference
 from stepaudio_jax.rollout.drawn import Drawn
 from stepaudio_jax.rollout.rubric import RubricReader, Terms
 from stepaudio_jax.rollout.said import Said
@@ -37,20 +37,30 @@ TEXTS = [rubrics.said("Low."), bare(), rubrics.said("High.")]
 TEXTS += [unclosed(), unclosed(), bare()]  # each an object of its own
 ROWS = [rubrics.PLAIN, rubrics.PLAIN | {"id": "other"}, rubrics.RUBRIC]
 WARMTH = np.float32([1, 3, 2, NAN, NAN, 5])
-CHOICE = np.float32([0.6, -0.6, NAN, 0.2, 0.2, -1])  # of a judge; one is misread
+CHOICE = np.float32([0.6, -0.6, NAN, 0.2])  # of plain prompts; one is misread
 
 
 def scorer():
-  """½ by a rule, 1 · warmth and 2 · a judge's choice, 4 by a rubric."""
+  """½ by a rule, 1 · warmth; 4 by a rubric, or 2 · what a judge of pairs says."""
+
+  def places(texts):
+    return [next(k for k, t in enumerate(TEXTS) if t is text) for text in texts]
 
   def judge(batch, texts):
-    places = [next(k for k, t in enumerate(TEXTS) if t is text) for text in texts]
-    return {"warmth": WARMTH[places], "preference": CHOICE[places]}
+    return {"warmth": WARMTH[places(texts)]}
+
+  def compare(rows, texts, copies):
+    assert copies == 2
+    return CHOICE[places(texts)]
 
   met = {word: rubrics.met(word == "names") for word in ("names", "asks", "is")}
-  terms = Terms(RubricReader(rubrics.Judge(met)), weight=4.0, learned=0.5)
-  rules = {"audio": {"think_format": 0.5}}
-  return Scorer(rules, {"warmth": 1.0, "preference": 2.0}, judge, rubric=terms)
+  return Scorer(
+    {"audio": {"think_format": 0.5}},
+    {"warmth": 1.0},
+    judge,
+    rubric=Terms(RubricReader(rubrics.Judge(met)), weight=4.0, learned=0.5),
+    preference=preference.Terms(compare, weight=2.0),
+  )
 
 
 def scored(rows, texts):
@@ -59,24 +69,22 @@ def scored(rows, texts):
 
 
 def test_a_batch_of_all_kinds_by_hand():
-  """Plain: ½·rule + warmth + 2·choice; with a rubric: the learned halved, + 4·¾."""
+  """Plain: ½·rule + warmth + 2·choice; with a rubric: warmth halved, + 4·¾."""
   scores = scored(ROWS, TEXTS)
-  assert scores.names == ("think_format", "warmth", "preference", "rubric")
+  assert scores.names == ("think_format", "warmth", "rubric", "preference")
   close(
     scores.reward_BC,
     [
-      [1, 1, 0.6, NAN],
-      [0, 3, -0.6, NAN],
+      [1, 1, NAN, 0.6],
+      [0, 3, NAN, -0.6],
       [1, 2, NAN, NAN],  # the judge was misread: no reply to compare with is left
-      [0, NAN, 0.2, NAN],
-      [0, NAN, 0.2, NAN],
-      [0, 5, -1, 0.75],
+      [0, NAN, NAN, 0.2],
+      [0, NAN, NAN, NAN],
+      [0, 5, 0.75, NAN],
     ],
   )
-  close(scores.weight_BC[[0, 5]], [[0.5, 1, 2, 0], [0.5, 0.5, 1, 4]])
-  close(
-    scores.objective_B, [0.5 + 1 + 1.2, 0 + 3 - 1.2, NAN, NAN, NAN, 0 + 2.5 - 1 + 3]
-  )
+  close(scores.weight_BC[[0, 5]], [[0.5, 1, 0, 2], [0.5, 0.5, 4, 0]])
+  close(scores.objective_B, [0.5 + 1 + 1.2, 0 + 3 - 1.2, NAN, NAN, NAN, 0 + 2.5 + 3])
 
 
 @pytest.mark.parametrize("normalisation", ["sum", "gdpo"])
@@ -93,8 +101,8 @@ def test_what_is_learnt_from_it_by_hand(normalisation):
   high = 1.0 if normalisation == "gdpo" else 1 / math.sqrt(2)
   close(got.advantage_BT[:, 0], [high, -high, 0, 0, 0, 0])
   assert got.mask_BT[:, 0].tolist() == [True, True] + [False] * 4
-  parts = {"sum": [0.5, -2, 2.4], "gdpo": [0.5, -1, 2]}[normalisation]
-  shares = np.abs([*parts, NAN]) / np.abs(parts).sum()
+  parts = np.abs({"sum": [0.5, -2, 2.4], "gdpo": [0.5, -1, 2]}[normalisation])
+  shares = [*parts[:2] / parts.sum(), NAN, parts[2] / parts.sum()]
   told = dimensions.statistics(scores.reward_BC, scores.weight_BC, 2, how)
   close(told["share"], shares)
 
@@ -111,7 +119,7 @@ def test_processes_with_other_kinds_of_prompts_have_the_same_columns():
 
 
 def test_who_is_looked_at_for_length():
-  assert scorer().judged == ("warmth", "preference", "rubric")
+  assert scorer().judged == ("warmth", "rubric", "preference")
 
 
 def measured(folder, step=1, **stds):
