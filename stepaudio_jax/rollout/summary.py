@@ -88,6 +88,7 @@ def rows(
   shown = {
     "reward": named(scores.reward_BC),
     "normalised": named(norm_BC),
+    "weight": named(scores.weight_BC),
     "weighted": named(part_BC),
     "objective": scores.objective_B,
     "advantage": np.asarray(advantage_BT)[:, 0],
