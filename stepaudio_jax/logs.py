@@ -165,8 +165,13 @@ def _json_number(value: float | None) -> float | None:
   return None if value is None or not math.isfinite(value) else float(value)
 
 
-def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
+def check_workdir(
+  workdir: epath.PathLike, config: ConfigDict, free: tuple[str, ...] = ()
+) -> epath.Path:
   """The folder, if it is new or belongs to a run of the same config.
+
+  Args:
+    free: beginnings of keys that may change, too.
 
   Raises:
     ValueError: the folder holds another config; the changed keys are listed.
@@ -179,7 +184,8 @@ def check_workdir(workdir: epath.PathLike, config: ConfigDict) -> epath.Path:
     changed = [
       f"{key}: {before.get(key, 'absent')!r} → {now.get(key, 'absent')!r}"
       for key in sorted(_fixed(before) | _fixed(now))
-      if key not in before or key not in now or before[key] != now[key]
+      if not key.startswith(free)
+      and (key not in before or key not in now or before[key] != now[key])
     ]
     if changed:
       cut = any(line.startswith(f"{_STEPS}:") for line in changed)

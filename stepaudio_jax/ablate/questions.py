@@ -1,10 +1,10 @@
 """What an arm of an ablation is rewarded by, told by its name.
 
-  all                    the reward as it is: what every question is compared with
-  without_<dimension>    that weight is 0
-  only_<dimension>       all other weights are 0
-  <dimension>_x<factor>  that weight times a number, such as correctness_x0.5
-  normalisation_<how>    the same weights, the dimensions combined in that way
+all                    the reward as it is: what every question is compared with
+without_<dimension>    that weight is 0
+only_<dimension>       all other weights are 0
+<dimension>_x<factor>  that weight times a number, such as correctness_x0.5
+normalisation_<how>    the same weights, the dimensions combined in that way
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ def question(
   if made is None:
     how = f", {_HOW}H with H one of {[*normalisations]}" if normalisations else ""
     raise ValueError(
-      f"unknown question {name!r}; the choices are {CONTROL}, {_WITHOUT}D, {_ONLY}D and "
-      f"D{_TIMES}F with D one of {sorted(weights)} and a number F from 0 on{how}"
+      f"unknown question {name!r}; the choices are {CONTROL}, {_WITHOUT}D, {_ONLY}D "
+      f"and D{_TIMES}F with D one of {sorted(weights)} and a number F from 0 on{how}"
     )
   if not any(made.weights.values()):
     raise ValueError(f"the question {name!r} leaves nothing of the reward {weights}")

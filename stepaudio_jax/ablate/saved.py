@@ -81,7 +81,9 @@ def load(folder: epath.PathLike, last_step: int = 0) -> Saved:
   folder = epath.Path(folder)
   path, kept = folder / "config.json", folder / "samples.jsonl"
   if not path.exists() or not kept.exists():
-    raise ValueError(f"{folder} is no run of train_rl: {path.name} or {kept.name} lacks")
+    raise ValueError(
+      f"{folder} is no run of train_rl: {path.name} or {kept.name} lacks"
+    )
   config = nested(json.loads(path.read_text())["config"])
   _check(folder, config)
   rows = [r for r in logs.read_metrics(kept) if not last_step or r["step"] <= last_step]
