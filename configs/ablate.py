@@ -26,6 +26,12 @@ from ml_collections import ConfigDict
 from stepaudio_jax.core import recipe
 
 _PARTS = ("", "offline", "train")
+_WEIGHTS = {
+  "correctness": 2.0,
+  "naturalness": 1.0,
+  "emotional_continuity": 1.0,
+  "instruction": 1.0,
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -43,13 +49,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # In float32 on one machine sampler and trainer agree: nothing to correct.
   c.overrides = ("correction.kind=none",)
 
-  c.weights = {
-    "correctness": 2.0,
-    "naturalness": 1.0,
-    "emotional_continuity": 1.0,
-    "instruction": 1.0,
-  }
-  names = ["correctness"] if arg.smoke else [*c.weights]
+  c.weights = dict(_WEIGHTS)
+  names = [*_WEIGHTS][:1] if arg.smoke else [*_WEIGHTS]
   left_out = [f"without_{name}" for name in names]
   c.questions = () if arg.only == "offline" else tuple(left_out)
   c.seeds = (0, 1) if arg.smoke else (0, 1, 2)

@@ -45,9 +45,9 @@ def base(c: ConfigDict, workdir: epath.Path) -> ConfigDict:
     ValueError: no such recipe, key or value; or the dimensions are not the recipe's.
   """
   out = entry.recipe_of(c.base)
+  recipe.check_loop(out, "algorithm", "train")
   for key, text in _shared(c, workdir).items():
     entry.override(out, key, text)
-  recipe.check_loop(out, "algorithm", "train")
   learned = sorted(out.rewards.learned)
   unknown = sorted({*c.weights} - {*learned})
   if unknown:

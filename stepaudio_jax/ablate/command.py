@@ -63,7 +63,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   if failed:
     raise Failed(
       f"{len(failed)} of {len(states)} jobs failed: {failed}; "
-      f"{workdir / 'ablation.md'} is made of the others, and the same command tries these again"
+      f"{workdir / 'ablation.md'} is made of the others, and the same command tries "
+      "these again"
     )
   return workdir / "ablation.json"
 

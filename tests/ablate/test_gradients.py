@@ -35,7 +35,10 @@ def made(folder, aggregation):
   found = ablation.rows(PROMPTS, reward_PGC, WEIGHTS)
   for one in found:
     count = int(rng.integers(2, TOKENS + 1))
-    one |= {"token_ids": rng.integers(5, 900, count).tolist(), "logprobs": [-7.0] * count}
+    one |= {
+      "token_ids": rng.integers(5, 900, count).tolist(),
+      "logprobs": [-7.0] * count,
+    }
   keys = {
     "data__cache": str(folder / "cache"),
     "data__options__prompts__path": str(folder / "prompts-{split}.jsonl"),
@@ -85,7 +88,9 @@ def direct(run, begun, question):
   def total(params):
     return loss_fn(params, update, jax.random.key(0))[0]
 
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.grad(total)(begun.params))])
+  return np.concatenate(
+    [np.ravel(x) for x in jax.tree.leaves(jax.grad(total)(begun.params))]
+  )
 
 
 @pytest.mark.parametrize("name", ["all", "only_naturalness"])

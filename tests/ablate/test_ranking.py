@@ -99,7 +99,7 @@ def test_kept_advantages_are_checked_against_ours(tmp_path):
 
 
 def test_weights_of_rubric_prompts_and_other_rewards_stay(tmp_path):
-  """A row's weight is half of the config's on a rubric's prompt; "rubric" is its own."""
+  """A row on a rubric's prompt has half of the config's weight; "rubric" its own."""
   weights = {"correctness": 2.0, "naturalness": 0.0}
   found = ablation.rows(["a"], [[(1, 3, 1), (2, 1, 0)]], {**weights, "rubric": 4.0})
   for one in found:
