@@ -16,6 +16,7 @@ COMMANDS = {
   "stepaudio_jax.train_rl": "--config",
   "stepaudio_jax.generate": "--prompt",
   "stepaudio_jax.evaluate": "--benchmark",
+  "stepaudio_jax.ablate": "--config",
   "stepaudio_jax.convert": "export",
   "stepaudio_jax.report": "--published",
   "stepaudio_jax.inspect": "--audio-mb",

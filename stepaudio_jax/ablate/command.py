@@ -54,9 +54,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   # Not before: it asks JAX for the devices, which the runs may have needed.
   logs.record(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
-  found: Row = {"config": flat, "runs": states, "control": {}, "start": {}}
+  found: Row = {"config": flat, "runs": states, "start": {}}
   found["questions"] = {one.name: _described(one) for one in asked[1:]}
   _add_effects(found, c, workdir, made, asked)
+  pages.write(workdir, found)  # whatever comes of the rest
   _add_offline(found, c, workdir, made)
   pages.write(workdir, found)
   failed = [name for name, one in states.items() if one["state"] == "failed"]

@@ -166,11 +166,10 @@ def _parts(
 ) -> Iterator[tuple[int, Replies, tuple[np.ndarray, ...]]]:
   """(block, replies, (mask_QBT, advantage_QBT, logprob_BT)), all of one shape."""
   waiting: dict[int, list] = {}
-  size = _size(begun, sum(len(r.prompts) for r in runs), 1 + max(block_of.values()))
-  groups = _groups(runs, questions)
-  for name, group in progress.bar(
-    groups, sum(len(r.prompts) for r in runs), "gradient"
-  ):
+  many = sum(len(saved.prompts) for saved in runs)
+  size = _size(begun, many, 1 + max(block_of.values()))
+  groups = progress.bar(_groups(runs, questions), "gradients", "prompt", total=many)
+  for name, group in groups:
     some = waiting.setdefault(block_of[name], [])
     some.append((name, group))
     if len(some) == size:

@@ -1,6 +1,7 @@
 """Gradients of other rewards: one forward pass for all, against the direct road."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -57,46 +58,63 @@ def asked(*names):
 
 
 @pytest.fixture(scope="module")
-def found(run):
-  return gradients.gradients([run], asked(*NAMES), 4)
-
-
-@pytest.fixture(scope="module")
 def begun(run):
   return gradients.start(run)
 
 
-def direct(run, begun, question):
-  """jax.grad of the trainer's own loss on all replies at once, for one question."""
-  (step,) = run.steps
-  experience = saved.of_question(run, step, question)
-  prompts = gradients._prompts(begun.feed, step.prompts)
+@pytest.fixture(scope="module")
+def found(run, begun):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(gradients, "start", lambda _: begun)
+    return gradients.gradients([run], asked(*NAMES), 4)
+
+
+def now(run, begun, step):
+  """What the start says of all replies to all prompts, and the replies."""
   shape = (len(PROMPTS), SAMPLES)
   replies = Replies(
-    prompts, step.token_BT.reshape(*shape, -1), step.count_B.reshape(shape)
+    gradients._prompts(begun.feed, step.prompts),
+    step.token_BT.reshape(*shape, -1),
+    step.count_B.reshape(shape),
   )
-  now_BT = policy.logprobs(
-    begun.params, replies, model=begun.model, temperature=0.8
-  ).reshape(step.mask_BT.shape)
+  read = functools.partial(policy.logprobs, model=begun.model, temperature=0.8)
+  now_BQT = jax.jit(read)(begun.params, replies)
+  return np.asarray(now_BQT).reshape(step.mask_BT.shape), replies
+
+
+@pytest.fixture(scope="module")
+def slope(run, begun):
+  return program(run, begun)
+
+
+def program(run, begun):
+  """jax.grad of the trainer's own loss."""
+  loss_fn = learner.policy_loss(run.config, begun.model, run.algorithm)
+
+  def total(params, update):
+    return loss_fn(params, update, jax.random.key(0))[0]
+
+  return jax.jit(jax.grad(total))
+
+
+def direct(run, begun, slope, question):
+  """The gradient on all replies at once, for one question."""
+  (step,) = run.steps
+  experience = saved.of_question(run, step, question)
+  now_BT, replies = now(run, begun, step)
   now_BT = np.where(experience.mask_BT, now_BT, 0.0)
   experience = dataclasses.replace(
     experience, old_BT=now_BT, sampler_BT=now_BT, reference_BT=now_BT
   )
-  loss_fn = learner.policy_loss(run.config, begun.model, run.algorithm)
   update = policy.grouped(replies, experience, 0.5)  # KL to the start: no gradient
-
-  def total(params):
-    return loss_fn(params, update, jax.random.key(0))[0]
-
-  return np.concatenate(
-    [np.ravel(x) for x in jax.tree.leaves(jax.grad(total)(begun.params))]
-  )
+  leaves = jax.tree.leaves(slope(begun.params, update))
+  return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
 @pytest.mark.parametrize("name", ["all", "only_naturalness"])
-def test_the_shared_pass_is_the_direct_gradient(run, found, begun, name):
+def test_the_shared_pass_is_the_direct_gradient(run, found, begun, slope, name):
   (question,) = asked(name)
-  wanted_D = direct(run, begun, question)
+  wanted_D = direct(run, begun, slope, question)
   ours_D = found.total_QD[NAMES.index(name)]
   np.testing.assert_allclose(ours_D, wanted_D, atol=2e-6 * np.abs(wanted_D).max())
 
@@ -143,13 +161,7 @@ def test_sketches_keep_angles():
 def test_how_far_the_policies_had_moved(run, found, begun):
   """The rows say −7 of every token: the mean of −7 less what the start says."""
   (step,) = run.steps
-  replies = Replies(
-    gradients._prompts(begun.feed, step.prompts),
-    step.token_BT.reshape(len(PROMPTS), SAMPLES, -1),
-    step.count_B.reshape(len(PROMPTS), SAMPLES),
-  )
-  now_BQT = policy.logprobs(begun.params, replies, model=begun.model, temperature=0.8)
-  now_BT = np.asarray(now_BQT).reshape(step.mask_BT.shape)
+  now_BT, _ = now(run, begun, step)
   assert found.moved == pytest.approx(-7 - now_BT[step.mask_BT].mean(), abs=1e-4)
 
 
@@ -159,7 +171,8 @@ def test_other_means_of_the_loss(tmp_path, monkeypatch, aggregation):
   monkeypatch.setitem(sizes.SIZES, "tiny", tones.LITTLE)
   run = saved.load(made(tmp_path, aggregation))
   (question,) = asked("all")
-  wanted_D = direct(run, gradients.start(run), question)
+  begun = gradients.start(run)
+  wanted_D = direct(run, begun, program(run, begun), question)
   ours_D = gradients.gradients([run], [question], 2).total_QD[0]
   np.testing.assert_allclose(ours_D, wanted_D, atol=2e-6 * np.abs(wanted_D).max())
 
