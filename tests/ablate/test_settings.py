@@ -6,7 +6,7 @@ import pytest
 
 from configs import ablate
 from stepaudio_jax import logs, workdirs
-from stepaudio_jax.ablate import arms, command, questions, settings
+from stepaudio_jax.ablate import arms, command, jobs, questions, settings
 from stepaudio_jax.core import recipe
 
 DIMENSIONS = ("correctness", "naturalness", "emotional_continuity", "instruction")
@@ -14,7 +14,8 @@ DIMENSIONS = ("correctness", "naturalness", "emotional_continuity", "instruction
 
 @pytest.fixture(autouse=True)
 def reward_model(monkeypatch):
-  """Of four dimensions, and no more than its description."""
+  """Of four dimensions, and no more than its description; nothing may be run."""
+  monkeypatch.setattr(jobs, "run", lambda *_, **__: pytest.fail("a run began"))
   has = {"dimensions": [*DIMENSIONS]}
   monkeypatch.setattr(workdirs, "reward_dimensions", lambda folder: has)
 
