@@ -110,6 +110,10 @@ def nested(flat: Mapping[str, Any]) -> ConfigDict:
   return ConfigDict(out)
 
 
+# Parts of a run's rewards, absent in older ones, that weights alone do not tell.
+_COMBINED = {"noise": "fixed", "veto": None}
+
+
 def _check(folder: epath.Path, c: ConfigDict) -> None:
   if "algorithm" not in c:
     raise ValueError(f"{folder} holds a run of stage {c.stage!r}, not one of train_rl")
@@ -122,6 +126,14 @@ def _check(folder: epath.Path, c: ConfigDict) -> None:
     raise ValueError(
       f"{folder}: with kl.where='reward' advantages need the reference's "
       "log-probabilities, which no row has; only 'loss' can be rewarded anew"
+    )
+  unlike = [
+    key for key, usual in _COMBINED.items() if c.rewards.get(key, usual) != usual
+  ]
+  if unlike:
+    raise ValueError(
+      f"{folder}: its rewards were combined by {unlike} of its config's rewards, which "
+      "is not done here; only plain weights and floors can be rewarded anew"
     )
 
 

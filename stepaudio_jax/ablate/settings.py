@@ -84,7 +84,8 @@ def trained(c: ConfigDict, workdir: epath.Path) -> list[Question]:
   ]
   for arm in arms.arms(c, workdir, found):
     run_keys.checked(arms.config(c, arm))
-  has = workdirs.reward_dimensions(c.reward_model).get("dimensions", [])
+  first = c.reward_model.partition(",")[0]  # of an ensemble, whose members are alike
+  has = workdirs.reward_dimensions(first).get("dimensions", [])
   unknown = sorted({*weights} - {*has})
   if unknown:
     raise ValueError(f"unknown reward dimensions {unknown}; {c.reward_model} has {has}")

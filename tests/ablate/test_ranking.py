@@ -134,6 +134,8 @@ def test_rows_of_an_earlier_version_take_the_configs_weights(tmp_path):
   [
     ({"algorithm__name": "ppo"}, "'ppo' need its critic's values"),
     ({"kl__where": "reward"}, "kl.where='reward'"),
+    ({"rewards__noise": "measured"}, r"combined by \['noise'\]"),
+    ({"rewards__veto__correctness": 0.5}, r"combined by \['veto'\]"),
   ],
 )
 def test_runs_whose_rows_lack_something_are_refused(tmp_path, keys, message):
