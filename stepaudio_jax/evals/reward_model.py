@@ -85,6 +85,10 @@ def load(folder: epath.PathLike) -> RewardModel:
   return workdirs.load_reward_model(folder)
 
 
+def load_several(folders: Sequence[epath.PathLike]) -> RewardModel:
+  return workdirs.load_ensemble(folders)
+
+
 def evaluate(
   model: RewardModel,
   data: epath.Path,
