@@ -23,7 +23,8 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -68,7 +69,10 @@ def run(
     row["id"]: row
     for row in build.read_jsonl(quickstart / "world" / "truth-heldout.jsonl")
   }
-  rows = build.read_jsonl(workdir / "rlhf" / "heldout.jsonl")
+  exams = workdir / "rlhf" / "heldout.jsonl"
+  rows = build.read_jsonl(exams) if exams.exists() else []
+  if not rows:
+    raise ValueError(f"{exams} has no exam yet: give it more than {minutes:g} minutes")
   result = summary(scored(rows, truths, c.rewards.learned.to_dict()))
   write(workdir, result)
   print(page(result))
@@ -100,6 +104,8 @@ def train(c: ConfigDict, folder: Path, minutes: float) -> None:
   if before >= minutes and done:
     logs.say(f"the run has had its {minutes:g} minutes")
     return
+  # While a run is set up nobody else listens.
+  handler = signal.signal(signal.SIGTERM, _leave)
   timer = _Timer(clock, before, minutes)
   try:
     train_rl.run(c, folder)
@@ -108,6 +114,12 @@ def train(c: ConfigDict, folder: Path, minutes: float) -> None:
       raise
   finally:
     timer.stop()
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+  del number, frame
+  raise SystemExit(0)
 
 
 class _Timer:

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 
 import pytest
 
@@ -103,6 +104,15 @@ def test_the_time_is_over_and_stays_over(tmp_path, monkeypatch):
   assert entered == [folder]
   spent = json.loads((tmp_path / "minutes.json").read_text())["minutes"]
   assert 0.001 <= spent < 1
+
+
+def test_the_time_may_be_over_before_the_run_listens(tmp_path, monkeypatch):
+  before = signal.getsignal(signal.SIGTERM)
+  monkeypatch.setattr(train_rl, "run", lambda c, workdir: time.sleep(60))
+  start = time.monotonic()
+  overoptimisation.train(None, tmp_path / "rlhf", minutes=0.001)
+  assert time.monotonic() - start < 50  # it was woken
+  assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_another_end_of_the_run_is_not_taken_for_the_time(tmp_path, monkeypatch):
