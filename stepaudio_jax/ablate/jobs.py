@@ -75,37 +75,75 @@ def run(
     {job: {"state": "done" or "failed", "seconds", "message"}}.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  waiting, found = [*jobs], {}
-  free, running = [*range(slots)], []
-  begun = time.monotonic()
-  with _ended_with_us(running):
-    while waiting or running:
-      for job in [*waiting]:
-        if not free:
-          break
-        if (task := _next(job, folder)) is None:
-          waiting.remove(job)
-          found[job.name] = _told(job, folder, None)
-        elif process := _started(job, task, folder, free[0], slots, variables):
-          waiting.remove(job)
-          logs.say(f"{job.name}: {task.name} begins")
-          running.append(_Running(job, task, free.pop(0), process, time.monotonic()))
-      for one in [*running]:
-        if one.process.poll() is None:
-          continue
-        running.remove(one)
-        free.append(one.slot)
-        if message := _outcome(one, folder):
-          found[one.job.name] = _told(one.job, folder, message)
-        else:
-          waiting.insert(0, one.job)
-          continue
-        left = len(jobs) - len(found)
-        logs.say(f"{one.job.name}: FAILED: {message.splitlines()[-1]}; {left} left")
-      if running or waiting:
+  board = _Board(jobs, folder, slots, variables)
+  with _ended_with_us(board.running):
+    while board.waiting or board.running:
+      board.begin()
+      board.settle()
+      if board.running or board.waiting:
         time.sleep(_POLL_S)
-  logs.say(f"{len(jobs)} jobs in {time.monotonic() - begun:.0f} s")
-  return {job.name: found[job.name] for job in jobs}
+  return {job.name: board.found[job.name] for job in jobs}
+
+
+class _Board:
+  """What waits, what runs and what is found."""
+
+  def __init__(
+    self,
+    jobs: Sequence[Job],
+    folder: epath.Path,
+    slots: int,
+    variables: Sequence[Mapping[str, str]],
+  ):
+    self.waiting, self.running = [*jobs], []
+    self.found: dict[str, dict[str, Any]] = {}
+    self._folder, self._slots, self._variables = folder, slots, variables
+    self._free, self._all, self._blocked = [*range(slots)], len(jobs), set()
+    self._begun, self._before = time.monotonic(), 0
+
+  def begin(self) -> None:
+    """Starts what may start; a job that was done before is found so."""
+    for job in [*self.waiting]:
+      if (task := _next(job, self._folder)) is None:
+        self.waiting.remove(job)
+        self._before += job.name not in self.found
+        self.found[job.name] = _told(job, self._folder, None)
+      elif self._free:
+        self._start(job, task)
+
+  def _start(self, job: Job, task: Task) -> None:
+    slot = self._free[0]
+    process = _started(job, task, self._folder, slot, self._slots, self._variables)
+    if process is None:
+      if job.name not in self._blocked:
+        logs.say(f"{job.name}: an earlier start's process is at work; waits for it")
+      self._blocked.add(job.name)
+      return
+    self.waiting.remove(job)
+    self._free.remove(slot)
+    self.running.append(_Running(job, task, slot, process, time.monotonic()))
+    logs.say(f"{job.name}: {task.name} begins")
+
+  def settle(self) -> None:
+    """Notes what has ended; a job's next task comes before other jobs."""
+    for one in [one for one in self.running if one.process.poll() is not None]:
+      self.running.remove(one)
+      self._free.append(one.slot)
+      message = _outcome(one, self._folder)
+      if message is None and _next(one.job, self._folder):
+        self.waiting.insert(0, one.job)
+        continue
+      self.found[one.job.name] = _told(one.job, self._folder, message)
+      said = f"FAILED: {message.splitlines()[-1]}" if message else "done"
+      logs.say(f"{one.job.name}: {said}; {self._left()}")
+
+  def _left(self) -> str:
+    """Progress, and how long it will take if the others take as long."""
+    ended = len(self.found)
+    told = f"{ended} of {self._all} jobs"
+    each = (time.monotonic() - self._begun) / max(ended - self._before, 1)
+    minutes = each * (self._all - ended) / 60
+    return f"{told}, about {minutes:.0f} min left" if ended < self._all else told
 
 
 def _next(job: Job, folder: epath.Path) -> Task | None:

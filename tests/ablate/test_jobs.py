@@ -47,7 +47,9 @@ def test_a_failure_is_told_and_the_next_start_tries_it_alone(tmp_path, capfd):
     "last": "done",
   }
   assert found["bad"]["message"].endswith("no such thing\nwork: exit status 3")
-  assert "bad: FAILED: work: exit status 3" in capfd.readouterr().err
+  told = capfd.readouterr().err
+  assert "bad: FAILED: work: exit status 3; 2 of 3 jobs, about 0 min left" in told
+  assert "last: done; 3 of 3 jobs\n" in told
   path.touch()
   found = jobs.run(made, tmp_path / "jobs", slots=1)
   assert found["bad"]["state"] == "done"
