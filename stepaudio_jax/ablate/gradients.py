@@ -312,16 +312,20 @@ def cosine(x_D: np.ndarray, y_D: np.ndarray) -> float:
 
 
 def compared(found: Gradients, questions: Sequence[Question], draws: int) -> Any:
-  """{question: {"cosine" with the first one's gradient, "length" over its length}}."""
+  """{question: {"cosine" with the first one's gradient, "length" over its length}}.
+
+  None where the first has no gradient: none of its replies has a reward and another.
+  """
   weight_RK = intervals.drawn(len(found.block_KQS), draws)
-  whole_D = found.total_QD[0] / found.count_Q[0]
+  whole_D = found.total_QD[0] / max(found.count_Q[0], 1)
+  whole = float(np.linalg.norm(whole_D))
   out = {}
   for k, asked in enumerate(questions):
     pair_D = found.total_QD[k] / max(found.count_Q[k], 1)
     many_R = _resampled(found.block_KQS[:, 0], found.block_KQS[:, k], weight_RK)
     out[asked.name] = {
       "cosine": intervals.bounds(cosine(whole_D, pair_D), many_R),
-      "length": float(np.linalg.norm(pair_D) / np.linalg.norm(whole_D)),
+      "length": float(np.linalg.norm(pair_D)) / whole if whole else None,
     }
   return out
 

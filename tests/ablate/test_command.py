@@ -19,8 +19,13 @@ def recipe(world):
   c.init, c.reward_model = str(world / "sft"), str(world / "rm")
   c.prompts, c.cache = str(world / "prompts-{split}.jsonl"), str(world / "cache")
   c.world.data = ""
-  small = ("size=init", "data.max_tokens=64", "sampling.max_new_tokens=8")
-  c.overrides += (*small, "prompts_per_step=2", "heldout.batch_size=2")
+  small = ("size=init", "data.max_tokens=64", "sampling.max_new_tokens=12")
+  c.overrides += (
+    *small,
+    "sampling.max_think_tokens=3",
+    "prompts_per_step=2",
+    "heldout.batch_size=2",
+  )
   c.offline.questions = (*c.offline.questions, "correctness_x1")
   return c
 

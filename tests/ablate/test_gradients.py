@@ -132,6 +132,18 @@ def test_cosines(run, found):
   assert alone["low"] < alone["mean"] < alone["high"] < 0.999
 
 
+def test_without_any_reward_there_is_no_direction(found):
+  nothing = dataclasses.replace(
+    found,
+    total_QD=np.zeros_like(found.total_QD[:2]),
+    count_Q=np.zeros(2),
+    block_KQS=np.zeros_like(found.block_KQS[:, :2]),
+  )
+  one = gradients.compared(nothing, asked("all", "only_naturalness"), 20)
+  assert one["only_naturalness"]["cosine"]["mean"] is None
+  assert one["only_naturalness"]["length"] is None
+
+
 def test_a_missing_reward_masks_its_reply_where_it_counts(run, found):
   """Its tokens leave the divisor, of all questions but that which does not ask it."""
   (step,) = run.steps
