@@ -337,7 +337,7 @@ def _resampled(
 
   def product(x_KS: np.ndarray, y_KS: np.ndarray) -> np.ndarray:
     gram_KK = x_KS.astype(np.float64) @ y_KS.astype(np.float64).T
-    return np.einsum("rk,kj,rj->r", weight_RK, gram_KK, weight_RK)
+    return ((weight_RK @ gram_KK) * weight_RK).sum(1)
 
   scale_R = product(whole_KS, whole_KS) * product(other_KS, other_KS)
   with np.errstate(invalid="ignore", divide="ignore"):
