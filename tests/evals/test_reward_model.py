@@ -95,6 +95,11 @@ def test_the_summary_follows_from_the_items(summary, folder):
       right += [(gap > 0) == (label > 0) for label in judged["labels"] if label]
     assert entry["accuracy"] == pytest.approx(np.mean(right))
     assert entry["n"] == len(right) == (10 if name == "overall" else 5)
+  for item in items:  # both have gaps of twice the label; r1 has left it out
+    judged = item["dimensions"]["naturalness"]
+    (first, _), (second, _) = judged["scores"]
+    assert second - first == 2 * judged["labels"][0] == np.diff(judged["marks"])[0]
+    assert item["turns"] == 1
   naturalness = summary["dimensions"]["naturalness"]
   assert naturalness["ceiling"]["accuracy"] == 1.0  # raters that make no mistakes
   assert summary["dimensions"]["overall"]["ceiling"] is None  # gold of one dimension
