@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stepaudio_jax.data.comparisons import OVERALL
+from stepaudio_jax.data.comparisons import MIXTURE, OVERALL
 from stepaudio_jax.data.world import raters
 from stepaudio_jax.evals.rewards import resampling
 from stepaudio_jax.evals.rewards.judged import Judged
@@ -136,11 +136,12 @@ def own(heads: Sequence[Judged]) -> Row | None:
   Partial rank correlations over replies, head k with gold j *given all other gold
   dimensions*; `lead` is the own one less the largest absolute other one, and its
   interval's lower bound above 0 says "above every other". Only dimensions that gold
-  itself marks, and not all alike, take part, so not "overall", the mean of the others,
-  nor what has its marks. None: fewer than two of these.
+  itself marks, and not all alike, take part, so not "overall" and the mixture, which
+  are means of the others. None: fewer than two of these.
   """
-  means = [one.mark_N2 for one in heads if one.name == OVERALL]
-  marked = [one for one in heads if _marked(one.mark_N2, means)]
+  marked = [
+    one for one in heads if one.name not in (OVERALL, MIXTURE) and _marked(one.mark_N2)
+  ]
   gold_GM = np.asarray([one.mark_N2.reshape(-1) for one in marked])
   if len(marked) < 2:
     return None
@@ -165,9 +166,8 @@ def own(heads: Sequence[Judged]) -> Row | None:
   }
 
 
-def _marked(mark_N2: np.ndarray, means: Sequence[np.ndarray]) -> bool:
-  a_mean = any(np.array_equal(mark_N2, mean_N2) for mean_N2 in means)
-  return bool(not a_mean and np.isfinite(mark_N2).all() and np.ptp(mark_N2))
+def _marked(mark_N2: np.ndarray) -> bool:
+  return bool(np.isfinite(mark_N2).all() and np.ptp(mark_N2))
 
 
 def partial(corr_RVV: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stepaudio_jax.data.comparisons import MIXTURE, OVERALL
 from stepaudio_jax.data.world import gold
 from stepaudio_jax.evals.parts import choices
 from stepaudio_jax.evals.rewards import judged
@@ -42,7 +43,7 @@ def entry(one: Judged, *, simulated: bool) -> dict[str, Row]:
 
 def needs_audio(dimension: str) -> bool | None:
   """By the gold listener; None of a dimension that it does not know."""
-  if dimension == "overall":  # of which the others are parts
+  if dimension in (OVERALL, MIXTURE):  # of which the others are parts
     return True
   return dimension in gold.HEARD if dimension in gold.DIMENSIONS else None
 

@@ -139,7 +139,7 @@ def test_dimensions_that_gold_does_not_mark_take_no_part():
   some = heads(mark_3N2, mark_3N2 + noise)
   mean = {"reward_N2": noise[0], "mark_N2": mark_3N2.mean(axis=0)}
   some[0] = head(name="overall", **mean)
-  some.append(head(name="another mean", **mean))
+  some.append(head(name="mixture", **mean))
   assert [*correlation.own(some)["heads"]] == ["naturalness", "coherence"]
   assert correlation.own([some[0], some[1], some[3]]) is None
   # Nor do those that it marks all alike, which nothing can be ranked by.

@@ -62,7 +62,7 @@ def test_gold_hears_the_dimensions_that_change_with_the_clip():
 
 
 def test_overall_needs_what_its_parts_need():
-  assert sound.needs_audio("overall") is True
+  assert sound.needs_audio("overall") is sound.needs_audio("mixture") is True
   assert sound.needs_audio("emotional_continuity") is True
   assert sound.needs_audio("instruction") is False
   assert sound.needs_audio("warmth") is None
