@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     "concurrency": 8,
     "timeout_s": 300.0,
     "hears": False,  # an endpoint that takes input_audio
+    "weighs": False,  # one that tells logprobs, for phi="expected"
     "prompt_price": 0.0,  # of a million tokens, for judge/cost
     "completion_price": 0.0,
   }

@@ -218,7 +218,8 @@ def main() -> None:
   parser.add_argument("--silence", action="store_true")
   args = parser.parse_args()
   with errors.readable("judge_pairs"):
-    how = judging.Asking(max_tokens=args.max_tokens, hears=args.hears)
+    weighs = args.expected and args.judge.lower().startswith("http")
+    how = judging.Asking(max_tokens=args.max_tokens, hears=args.hears, weighs=weighs)
     cache = epath.Path(args.out) / "cache"
     judge = judging.judge(args.judge, args.judge_key, cache, how)
     known = {name: getattr(args, name) for name in ("limit", "expected", "silence")}

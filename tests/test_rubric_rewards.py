@@ -244,6 +244,7 @@ def test_an_endpoint_is_asked_as_the_recipe_says_and_counted(world, tmp_path):
     "concurrency": 2,
     "timeout_s": 3.0,
     "hears": True,
+    "weighs": True,
     "prompt_price": 2.0,
     "completion_price": 4.0,
   }

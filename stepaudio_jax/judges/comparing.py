@@ -117,10 +117,11 @@ class Comparer:
     *,
     expected: bool = False,
   ):
-    if expected and not hasattr(judge, "weighed"):
+    if expected and not getattr(judge, "weighs", hasattr(judge, "weighed")):
       raise ValueError(
-        f"phi 'expected' needs a judge that tells its probabilities of the levels, "
-        f"such as a checkpoint; this one is {judge.describe()}"
+        "phi 'expected' needs a judge that tells its probabilities of the levels: a "
+        "checkpoint, or an endpoint that is asked for them (asking.weighs); this one "
+        f"is {judge.describe()}"
       )
     self._judge, self._phi_6, self._expected = judge, tuple(phi_6), expected
     self._tally = Tally()

@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import soundfile
 
 from stepaudio_jax.audio import io as audio_io
+from stepaudio_jax.core import levels
 from stepaudio_jax.core.lengths import SAMPLE_RATE
 from stepaudio_jax.judges import posting
 from stepaudio_jax.judges.kept import Said
@@ -33,7 +35,35 @@ def said(value: Any) -> Said:
     return Said("", True, *tokens)  # all of it went into a thought kept apart
   if not isinstance(text, str):
     raise Failed(f"a completion without text (finish_reason {reason!r})")
-  return Said(text, reason == "length", *tokens)
+  return Said(text, reason == "length", *tokens, _weights(text, first))
+
+
+def _weights(text: str, choice: dict[str, Any]) -> tuple[float, ...] | None:
+  """Probabilities of the levels where a reply names one; None where they are not told.
+
+  They are those of the last token in whose place another number would be another level.
+  Numbers that are not among the likeliest that the server tells have 0.
+  """
+  level = levels.named(text)
+  try:
+    steps = choice["logprobs"]["content"]
+    spelt = [str(step["token"]) for step in steps]
+    likely = [
+      {str(one["token"]).strip(): float(one["logprob"]) for one in step["top_logprobs"]}
+      for step in steps
+    ]
+  except (KeyError, TypeError, ValueError):
+    return None
+  if level is None:
+    return None
+  other = levels.COUNT + 1 - level
+  for k in reversed(range(len(spelt))):
+    before = "".join(spelt[:k])
+    if spelt[k].strip() == str(level) and levels.named(f"{before}{other}") == other:
+      found = [likely[k].get(str(number), -math.inf) for number in levels.NUMBERS]
+      weights = tuple(map(math.exp, found))
+      return weights if 0 < sum(weights) < math.inf else None
+  return None
 
 
 def _count(usage: Any, name: str) -> int:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 from etils import epath
 
@@ -22,6 +23,7 @@ from stepaudio_jax.judges.questions import Question
 
 LONGEST_WAIT_S = 60.0  # between two tries, whatever the server asks for
 _MILLION = 1e6
+_LIKELIEST = 20  # tokens; no server tells more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Settings:
     key_variable: environment variable with the key; None sends none.
     hears: the sounds of a question are sent (`input_audio`, 16 kHz WAV); False has
       them named by words.
+    weighs: the server is asked for its likeliest tokens, which `weighed` needs.
     prompt_price, completion_price: of a million tokens; they only make `cost`.
   """
 
@@ -51,6 +54,7 @@ class Settings:
   give_up: int = 8
   key_variable: str | None = None
   hears: bool = False
+  weighs: bool = False
   prompt_price: float = 0.0
   completion_price: float = 0.0
 
@@ -155,7 +159,26 @@ class Endpoint:
         a row); its message is shown.
       ConnectionError: `give_up` questions in a row had no reply.
     """
-    found: list[str | None] = [None] * len(questions)
+    return [said and said.text for said in self._asked(questions)]
+
+  @property
+  def weighs(self) -> bool:
+    """Whether it can be asked how sure it is of a level."""
+    return self.settings.weighs
+
+  def weighed(
+    self, questions: Sequence[Question]
+  ) -> list[tuple[str | None, np.ndarray | None]]:
+    """As judges.questions.Weighing; errors as of `answers`."""
+    if not self.weighs:
+      raise ValueError(f"the judge {self.model!r} is not asked for likely tokens")
+    return [
+      (said and said.text, np.asarray(said.weights) if said and said.weights else None)
+      for said in self._asked(questions)
+    ]
+
+  def _asked(self, questions: Sequence[Question]) -> list[Said | None]:
+    found: list[Said | None] = [None] * len(questions)
     work = _Work(self)
 
     def ask(numbered: tuple[int, Question]) -> None:
@@ -202,12 +225,14 @@ class Endpoint:
     content = completion.blocks(question.content) if heard else question.text
     turns = [("system", question.system)] if question.system else []
     turns.append(("user", content))
+    likely = {"logprobs": True, "top_logprobs": _LIKELIEST}
     return {
       "model": self.model,
       "messages": [{"role": role, "content": text} for role, text in turns],
       "temperature": self.settings.temperature,
       "max_tokens": self.settings.max_tokens,
       "seed": self.settings.seed,
+      **(likely if self.settings.weighs else {}),
     }
 
 
@@ -220,7 +245,7 @@ class _Work:
     self._lock, self._stop = threading.Lock(), threading.Event()
     self._in_a_row = 0
 
-  def answer(self, place: int, question: Question) -> str | None:
+  def answer(self, place: int, question: Question) -> Said | None:
     """The reply, or None once all tries have failed."""
     try:
       return self._tried(place, question)
@@ -228,7 +253,7 @@ class _Work:
       self._stop.set()  # others need not sleep on
       raise
 
-  def _tried(self, place: int, question: Question) -> str | None:
+  def _tried(self, place: int, question: Question) -> Said | None:
     self._count(asked=1)
     try:
       body = self._endpoint.body(question)
@@ -239,7 +264,7 @@ class _Work:
     if known is not None:
       self._count(cached=1)
       self._done(place, known.cut)
-      return known.text
+      return known
     for number in range(self._settings.retries + 1):
       try:
         said = self._endpoint.said(body)
@@ -254,7 +279,7 @@ class _Work:
           prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens
         )
         self._done(place, said.cut)
-        return said.text
+        return said
       if number < self._settings.retries:
         self._count(retries=1)
         if self._stop.wait(_wait_s(self._settings.backoff_s, number, why.wait_s)):

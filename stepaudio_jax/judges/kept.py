@@ -23,12 +23,14 @@ class Said(NamedTuple):
   Attributes:
     cut: max_tokens ended it.
     prompt_tokens, completion_tokens: as the server counts; 0 where it does not say.
+    weights: probabilities of the six levels, where it was asked for them and tells.
   """
 
   text: str
   cut: bool
   prompt_tokens: int = 0
   completion_tokens: int = 0
+  weights: tuple[float, ...] | None = None
 
 
 class Damaged(Exception):
@@ -56,9 +58,11 @@ class Kept:
     try:
       row = json.loads(text)
       said = Said(**row["said"])
+      if said.weights is not None:
+        said = said._replace(weights=tuple(map(float, said.weights)))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise Damaged(f"{type(error).__name__}: {error}") from error
-    kinds = [type(value) for value in said]
+    kinds = [type(value) for value in said[: len(_KINDS)]]
     if row.get("schema") != _KIND or row.get("key") != key or kinds != _KINDS:
       raise Damaged(f"{self._path(key)} is no entry of its name")
     return said
@@ -72,7 +76,7 @@ class Kept:
     return self._folder / key[:2] / f"{key}.json"
 
 
-_KINDS = [*Said.__annotations__.values()]
+_KINDS = [str, bool, int, int]  # of an entry's values, but for the weights
 
 
 def key(url: str, body: dict[str, Any]) -> str:

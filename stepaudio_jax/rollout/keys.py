@@ -17,7 +17,7 @@ from stepaudio_jax.rollout import combining, overlong, preference, watch
 from stepaudio_jax.rollout.talks import REWARDED
 
 # How a judge is asked, see evals/parts/judging.py.
-ASKING = ("max_tokens", "concurrency", "timeout_s", "hears")
+ASKING = ("max_tokens", "concurrency", "timeout_s", "hears", "weighs")
 ASKING += ("prompt_price", "completion_price")
 _KEYS = (
   *("stage", "seed", "size", "tokenizer", "dtype", "remat"),

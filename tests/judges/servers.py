@@ -32,9 +32,11 @@ def without_proxies(monkeypatch: Any) -> None:
     monkeypatch.delenv(name.upper(), raising=False)
 
 
-def completion(text: str | None, finish_reason: str = "stop", **more: Any) -> Answer:
+def completion(
+  text: str | None, finish_reason: str = "stop", logprobs: Any = None, **more: Any
+) -> Answer:
   message = {"role": "assistant", "content": text}
-  choice = {"message": message, "finish_reason": finish_reason}
+  choice = {"message": message, "finish_reason": finish_reason, "logprobs": logprobs}
   return Answer({"choices": [choice], **more})
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from absl import logging
 
+from stepaudio_jax.core import levels
 from stepaudio_jax.judges import comparing, endpoint, kept
 from stepaudio_jax.judges.comparing import Comparer, Pair
 from stepaudio_jax.judges.kept import Kept, Said
@@ -208,6 +210,58 @@ def test_from_an_endpoint_to_masked_rewards(tmp_path, told):
     # What was said is kept, readable or not; what was lost is asked for again.
     assert len(server.requests) == 6 + 1
   assert judge.tally == endpoint.Tally(6, unanswered=1, cached=5)
+
+
+def likely(*steps):
+  """Logprobs of tokens, each with its alternatives by their probabilities."""
+  return {
+    "content": [
+      {
+        "token": token,
+        "top_logprobs": [
+          {"token": name, "logprob": math.log(p)} for name, p in others.items()
+        ],
+      }
+      for token, others in steps
+    ]
+  }
+
+
+def test_an_endpoint_that_tells_its_likeliest_tokens(tmp_path):
+  """½·.6 + ¼·(−.2) of 3/4 in all is 1/3; "2" is no level where it counts replies."""
+  steps = likely(
+    ("2", {"2": 0.9, "3": 0.1}),
+    (" of both\nLevel:", {"x": 1.0}),
+    (" 2", {" 2": 0.5, "4": 0.25, "the": 0.25}),
+  )
+  text = "2 of both\nLevel: 2"
+  answers = [
+    servers.completion(text, logprobs=steps),
+    servers.completion(text),
+    servers.completion("None.", logprobs=steps),
+    servers.completion(text, logprobs={"content": [{"token": "2"}]}),
+  ]
+
+  def reply(_, body):
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+    return answers[number_of(body)]
+
+  with servers.serving(reply) as server:
+    for _ in range(2):
+      judge = asked(server.url, tmp_path, weighs=True)
+      (said, weight), *others = judge.weighed(questions(4))
+      assert said == text
+      np.testing.assert_allclose(weight, [0, 0.5, 0, 0.25, 0, 0])
+      assert levels.expected(weight) == pytest.approx(1 / 3)
+      assert others == [(text, None), ("None.", None), (text, None)]
+    assert len(server.requests) == 4
+  assert judge.tally.cached == 4
+  assert Comparer(judge, expected=True).tally.asked == 0
+  plain = asked(server.url, tmp_path)
+  with pytest.raises(ValueError, match=r"asking.weighs.*'endpoint'"):
+    Comparer(plain, expected=True)
+  with pytest.raises(ValueError, match="is not asked for likely tokens"):
+    plain.weighed(questions(1))
 
 
 def test_sounds_are_sent_to_a_judge_that_hears(tmp_path, told):

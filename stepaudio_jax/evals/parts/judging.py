@@ -29,6 +29,7 @@ class Asking:
   concurrency: int = 8
   timeout_s: float = 300.0
   hears: bool = False
+  weighs: bool = False
   prompt_price: float = 0.0
   completion_price: float = 0.0
 
