@@ -113,19 +113,25 @@ def check_counts(config: ConfigDict, keys: Iterable[str]) -> None:
     raise ValueError(f"{', '.join(low)}: must be at least 1")
 
 
-def check_ascending(name: str, values: Iterable[float], most: float) -> None:
+def check_ascending(
+  name: str, values: Iterable[float], most: float, *, whole: bool = True
+) -> None:
   """Whether these lengths are each above the one before, from 0 to `most`.
+
+  Args:
+    whole: they count something.
 
   Raises:
     ValueError: naming the key and its values.
   """
-  values = tuple(values)
-  numbers = all(isinstance(value, int | float) for value in values)
-  ends = [-1, *values] if numbers else [math.inf]
+  values, kinds = tuple(values), int if whole else int | float
+  fit = all(isinstance(value, kinds) for value in values)
+  ends = [-1, *values] if fit else [math.inf]
   rises = all(low < high for low, high in itertools.pairwise(ends))
   if not rises or ends[-1] > most or min(ends[1:], default=0) < 0:
     raise ValueError(
       f"{name}={values} must be lengths that ascend, from 0 to at most {most}"
+      + (", whole numbers" if whole else "")
     )
 
 

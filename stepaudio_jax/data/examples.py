@@ -255,7 +255,8 @@ class Examples:
     report_skipped(self.skipped, sum(self.counts))
     empty = {n for n, c in zip(self.names, self.counts, strict=True) if not c}
     if empty:
-      raise ValueError(f"no example of {empty} fits: {self.skipped[:LISTED]}")
+      why = "; ".join(f"{item.id}: {item.why}" for item in self.skipped[:3])
+      raise ValueError(f"no example of {empty} fits; the first are {why}")
 
   def _asked(
     self, row: dict[str, Any], own: Sequence[dict[str, Any]] = ()

@@ -230,7 +230,8 @@ def declared(data: ConfigDict) -> Buckets | None:
     ValueError: lengths that do not ascend, or lie outside 0 … the most.
   """
   recipe.check_ascending("data.buckets", data.buckets, data.max_tokens)
-  recipe.check_ascending("data.clip_buckets_s", data.clip_buckets_s, data.max_clip_s)
+  seconds = data.clip_buckets_s
+  recipe.check_ascending("data.clip_buckets_s", seconds, data.max_clip_s, whole=False)
   if not data.buckets and not data.clip_buckets_s:
     return None
   clips = (*map(_clip_frames, data.clip_buckets_s), _clip_frames(data.max_clip_s))

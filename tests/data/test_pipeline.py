@@ -411,7 +411,7 @@ class TestExamples:
     assert seen == ["h0#0", "h1#0", "t0#0", "t1#0"]
 
   def test_a_set_of_which_nothing_fits(self, make):
-    with pytest.raises(ValueError, match=r"no example of \{'heard'\} fits.*1 audio"):
+    with pytest.raises(ValueError, match=r"of \{'heard'\} fits; .*: .*1 audio"):
       make(dataclasses.replace(LIMITS, max_clips=0))
 
   def test_long_text_is_skipped_not_cut(self, make):

@@ -188,6 +188,7 @@ def test_a_batch_takes_the_larger_of_each_length():
     ({"clip_buckets_s": (1.0, 2.5)}, r"data.clip_buckets_s=\(1.0, 2.5\).*most 2.0"),
     ({"clip_buckets_s": (-1.0,)}, r"\(-1.0,\)"),
     ({"buckets": ("long",)}, "data.buckets=.*must be lengths that ascend"),
+    ({"buckets": (64.5,)}, r"data.buckets=\(64.5,\).*176, whole numbers"),
   ],
 )
 def test_lengths_that_do_not_ascend_are_named(prompts, changes, message):
