@@ -108,8 +108,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)
   who = rubrics.judge(c, sources, cache)
   asked = rubrics.terms(c, who), rubrics.preference(c, who, sources, cache)
-  learned = ensemble.logged(c.rewards.learned, c.reward_model)
-  scorer = Scorer(c.rewards.rules, learned, reader, longest, *asked)
+  dimensions = ensemble.logged(c.rewards.learned, c.reward_model)
+  scorer = Scorer(c.rewards.rules, dimensions, reader, longest, *asked)
   joint = combining.combining(c, scorer.names, sources.get("reward_model"))
   watcher = watch.Watch(watch.Limits(**c.log.warn), scorer.judged)
   player = functools.partial(
