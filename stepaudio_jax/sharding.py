@@ -2,8 +2,9 @@
 
 One table, `RULES`, says which mesh axis splits a logical axis: of parameters and of
 activations (models/layers.py names both). Rows of a batch go over `data` and `fsdp`,
-parameters over `fsdp` and `tensor`, heads and widths of a layer over `tensor`, the
-length of a row over `context`. The optimiser's moments lie as their parameters do.
+parameters over `fsdp`, `context` and `tensor`, heads and widths of a layer over
+`tensor`, the length of a row over `context`. The optimiser's moments lie as their
+parameters do.
 """
 
 import contextlib
@@ -27,10 +28,13 @@ from stepaudio_jax.models.sizes import Size
 from stepaudio_jax.models.step_audio import StepAudio
 
 ROW_AXES = ("data", "fsdp")
-# Logical axis of a parameter → the mesh axis that splits it; no others are split.
+# These split a parameter in storage alone: each layer gathers its weights when it needs
+# them, so devices that share rows need not hold the same ones.
+STORAGE_AXES = ("fsdp", "context")
+# Logical axis of a parameter → the mesh axes that split it; no others are split.
 PARAMETER_RULES = {
-  "embed": "fsdp",
-  "audio_embed": "fsdp",
+  "embed": STORAGE_AXES,
+  "audio_embed": STORAGE_AXES,
   "vocab": "tensor",
   "heads": "tensor",
   "kv_heads": "tensor",
@@ -41,9 +45,7 @@ PARAMETER_RULES = {
 }
 RULES = {
   **PARAMETER_RULES,
-  # What splits a parameter over `fsdp` splits it in storage alone: each layer gathers
-  # its weights when it needs them.
-  **{f"used_{k}": v for k, v in PARAMETER_RULES.items() if v != "fsdp"},
+  **{f"used_{k}": v for k, v in PARAMETER_RULES.items() if v != STORAGE_AXES},
   "activation_batch": ROW_AXES,
   "activation_length": "context",
   "activation_heads": "tensor",
@@ -92,11 +94,13 @@ def parameter(
       f"parameter {path}: unknown logical axes {unknown}; there are {PARAMETER_AXES}"
     )
   spec = [PARAMETER_RULES.get(name) for name in names]
-  for length, name, axis in zip(shape, names, spec, strict=bool(names)):
-    if axis and length % mesh_.shape[axis]:
+  for length, name, split in zip(shape, names, spec, strict=bool(names)):
+    axes = (split,) if isinstance(split, str) else split or ()
+    devices = math.prod(mesh_.shape[axis] for axis in axes)
+    if length % devices:
       raise ValueError(
         f"parameter {path}: its axis {name!r} of {length} cannot be split over the "
-        f"{mesh_.shape[axis]} devices of the mesh axis {axis!r}"
+        f"{devices} devices of the mesh axes {axes}"
       )
   return NamedSharding(mesh_, PartitionSpec(*spec))
 

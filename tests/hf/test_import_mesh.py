@@ -80,13 +80,14 @@ def test_axes_that_do_not_divide_are_told_all_at_once(seen):
 
 def test_rules_name_axes_that_there_are():
   assert set(sharding.PARAMETER_RULES) <= set(layers.PARAMETER_AXES)
-  assert set(sharding.PARAMETER_RULES.values()) <= set(meshes.MESH_AXES)
+  split = [(x,) if isinstance(x, str) else x for x in sharding.PARAMETER_RULES.values()]
+  assert {axis for axes in split for axis in axes} <= set(meshes.MESH_AXES)
 
 
 def test_a_parameter_by_hand():
   mesh = meshes.mesh(meshes.named_lengths("data=1"))
   found = sharding.parameter(mesh, "x", (4, 6, 8), ("layers", "embed", "kv_heads"))
-  assert found.spec == PartitionSpec(None, "fsdp", "tensor")
+  assert found.spec == PartitionSpec(None, ("fsdp", "context"), "tensor")
   with pytest.raises(ValueError, match=r"parameter x: its axis 'embed' of 7 cannot be"):
     sharding.parameter(MESH, "x", (7,), ("embed",))
 
