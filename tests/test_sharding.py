@@ -139,7 +139,7 @@ def test_a_moment_lies_as_its_parameter_and_counters_everywhere():
     }
   }
   lies = sharding.parameters(mesh, axes, params)
-  assert lies["decoder"]["head"]["kernel"].spec == jax.P("fsdp", "tensor")
+  assert lies["decoder"]["head"]["kernel"].spec == jax.P(("fsdp", "context"), "tensor")
   adam = jax.eval_shape(optax.adamw(1.0).init, params)
   state = TrainState(params, {}, adam, None, None)
   found = sharding.state(mesh, state, lies).opt_state[0]
