@@ -246,7 +246,7 @@ def page(result: Row) -> str:
   lines.append(f"| reply tokens, first → last fifth | {' | '.join(cells)} |")
   for arm in ARMS:
     found = arms[arm]["warnings"]
-    lines += ["", f"Warnings of the run with the reward model {ARMS[arm]}:"]
+    lines += ["", f"Warnings of the run, reward model {ARMS[arm]}:"]
     told = found or [{"step": "–", "text": "none" if found == [] else "not recorded"}]
     lines += [f"* step {row['step']}: {row['text']}" for row in told]
   return "\n".join([*lines, ""])
@@ -271,9 +271,10 @@ def plot(result: Row) -> Figure:
       panel.plot([*steps], [*steps.values()], label=name, **strong)
     for limit in (-result["limit"], result["limit"]):
       panel.axhline(limit, color="grey", linestyle=":", linewidth=1)
-    panel.set(title=f"reward model {title}", xlabel="step", ylim=(-1, 1))
+    panel.set(title=f"reward model: {title}", xlabel="step", ylim=(-1, 1))
   panels[0].set_ylabel("ρ of reward and reply tokens")
-  panels[-1].legend(fontsize=7, loc="lower right")
+  lines, names = panels[0].get_legend_handles_labels()
+  figure.legend(lines, names, fontsize=7, loc="outside right center")
   return figure
 
 
