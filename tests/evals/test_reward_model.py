@@ -245,6 +245,9 @@ def test_sampled_replies_are_scored_like_those_of_comparisons(
   marks = [gold.score(truths[0], row["text"]) for row in sampled]
   mean = np.mean([[one[d] * raters.WEIGHTS[d] / 6.5 for d in one] for one in marks], 0)
   assert one["gold"]["value"] == pytest.approx(mean.sum())
+  overall = [sum(one[d] * raters.WEIGHTS[d] / 6.5 for d in one) for one in marks]
+  picked = np.reshape(overall, (5, 2))[np.arange(5), rewards.argmax(axis=1)]
+  assert two["gold"]["value"] == pytest.approx(picked.mean())
   assert summary["best_of_n"]["of"] == "candidates of the comparisons"
 
 
