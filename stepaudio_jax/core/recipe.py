@@ -46,9 +46,9 @@ def typed(text: str, kind: type) -> Any:
     ValueError: it says nothing of the kind.
   """
   if kind is bool:
-    if text not in ("true", "false"):
+    if text.lower() not in ("true", "false"):  # Python and --help write True
       raise ValueError(f"{text!r} is not true or false")
-    return text == "true"
+    return text.lower() == "true"
   return kind(text)
 
 
