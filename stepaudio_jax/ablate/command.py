@@ -42,6 +42,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   """
   workdir = epath.Path(workdir)
   c = settings.checked(config.copy_and_resolve_references(), workdir)
+  if c.questions:
+    settings.check_folders(c)
   logs.check_workdir(workdir, c, free=settings.FREE)
   flat = recipe.flat(c)
   workdir.mkdir(parents=True, exist_ok=True)

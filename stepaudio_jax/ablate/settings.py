@@ -68,6 +68,22 @@ def _check_what_is_asked(c: ConfigDict) -> None:
     )
 
 
+def check_folders(c: ConfigDict) -> None:
+  """Whether what every run reads is there.
+
+  Raises:
+    ValueError: naming all that is not.
+  """
+  named = {"init": c.init, "world.data": c.world.data}
+  lacking = [
+    f"{key}={path}"
+    for key, path in named.items()
+    if path and not epath.Path(path).exists()
+  ]
+  if lacking:
+    raise ValueError(f"there is no {' and no '.join(lacking)}")
+
+
 def trained(c: ConfigDict, workdir: epath.Path) -> list[Question]:
   """The control and the questions that runs are made for; [] if there are none.
 

@@ -144,6 +144,14 @@ def test_wrong_recipes_are_refused_before_anything_runs(tmp_path, key, value, me
   assert not (tmp_path / "run").exists()
 
 
+def test_a_start_that_is_not_there_is_named_at_once(tmp_path):
+  c = ablate.get_config()
+  c.init, c.world.data = str(tmp_path / "sft"), str(tmp_path)
+  with pytest.raises(ValueError, match=r"there is no init=.*/sft$"):
+    command.run(c, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_takes_more_questions_and_no_other_reward(tmp_path):
   c = ablate.get_config()
   logs.write_json(tmp_path / "config.json", {"config": flat(c)})
