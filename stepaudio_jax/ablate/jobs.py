@@ -228,7 +228,7 @@ def _outcome(one: _Running, folder: epath.Path) -> str | None:
 
 
 def _end(log: epath.Path) -> str:
-  return log.read_text(errors="replace").strip()[-_SAID:]
+  return log.read_bytes().decode(errors="replace").strip()[-_SAID:]
 
 
 @contextlib.contextmanager

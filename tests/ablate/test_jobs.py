@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+from etils import epath
+
 from stepaudio_jax.ablate import jobs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -40,7 +42,7 @@ def test_a_failure_is_told_and_the_next_start_tries_it_alone(tmp_path, capfd):
     job("bad", tmp_path, code),
     job("last", tmp_path, ""),
   ]
-  found = jobs.run(made, tmp_path / "jobs", slots=1)
+  found = jobs.run(made, epath.Path(tmp_path / "jobs"), slots=1)
   assert {name: one["state"] for name, one in found.items()} == {
     "good": "done",
     "bad": "failed",
@@ -51,21 +53,23 @@ def test_a_failure_is_told_and_the_next_start_tries_it_alone(tmp_path, capfd):
   assert "bad: FAILED: work: exit status 3; 2 of 3 jobs, about 0 min left" in told
   assert "last: done; 3 of 3 jobs\n" in told
   path.touch()
-  found = jobs.run(made, tmp_path / "jobs", slots=1)
+  found = jobs.run(made, epath.Path(tmp_path / "jobs"), slots=1)
   assert found["bad"]["state"] == "done"
   assert [ran(name, tmp_path) for name in ("good", "bad", "last")] == [1, 2, 1]
 
 
 def test_a_job_with_another_command_is_done_again(tmp_path):
-  jobs.run([job("one", tmp_path, "")], tmp_path / "jobs", slots=1)
-  jobs.run([job("one", tmp_path, "time.time()")], tmp_path / "jobs", slots=1)
+  jobs.run([job("one", tmp_path, "")], epath.Path(tmp_path / "jobs"), slots=1)
+  jobs.run(
+    [job("one", tmp_path, "time.time()")], epath.Path(tmp_path / "jobs"), slots=1
+  )
   assert ran("one", tmp_path) == 2
 
 
 def test_status_0_is_not_enough(tmp_path):
   """A run that was announced its end saves and leaves with status 0."""
   half = job("half", tmp_path, "", lacking=lambda: "ended after step 3 of 20")
-  found = jobs.run([half], tmp_path / "jobs", slots=1)
+  found = jobs.run([half], epath.Path(tmp_path / "jobs"), slots=1)
   assert found["half"]["state"] == "failed"
   assert found["half"]["message"].endswith("work: ended after step 3 of 20")
 
@@ -74,7 +78,10 @@ def test_tasks_follow_each_other_and_stop_at_a_failure(tmp_path):
   first = job("one", tmp_path, "sys.exit(1)").tasks[0]
   second = jobs.Task("more", job("two", tmp_path, "").tasks[0].command, lambda: None)
   both = jobs.Job("both", [first, second])
-  assert jobs.run([both], tmp_path / "jobs", slots=1)["both"]["state"] == "failed"
+  assert (
+    jobs.run([both], epath.Path(tmp_path / "jobs"), slots=1)["both"]["state"]
+    == "failed"
+  )
   assert [ran(name, tmp_path) for name in ("one", "two")] == [1, 0]
 
 
@@ -92,7 +99,7 @@ def test_two_slots_run_at_once_with_equal_cores_and_variables_of_their_own(tmp_p
 
   variables = [{"SLOT": "first"}, {"SLOT": "second"}]
   made = [waits("a", "b"), waits("b", "a")]
-  found = jobs.run(made, tmp_path / "jobs", slots=2, variables=variables)
+  found = jobs.run(made, epath.Path(tmp_path / "jobs"), slots=2, variables=variables)
   assert {one["state"] for one in found.values()} == {"done"}
   (cores, slot), (others, other) = ((tmp_path / n).read_text().split() for n in "ab")
   assert cores == others
@@ -101,7 +108,7 @@ def test_two_slots_run_at_once_with_equal_cores_and_variables_of_their_own(tmp_p
 
 def test_a_start_waits_for_the_process_of_one_that_was_killed(tmp_path):
   """The lock is the process's; until it goes no second one begins."""
-  folder = tmp_path / "jobs"
+  folder = epath.Path(tmp_path / "jobs")
   folder.mkdir()
   one = job("one", tmp_path, "")
   with (folder / "one.lock").open("w") as lock:
@@ -113,9 +120,12 @@ def test_a_start_waits_for_the_process_of_one_that_was_killed(tmp_path):
 
 
 _KILLED = """
-import pathlib, sys
+import sys
+from etils import epath
+from etils import epath
+
 from stepaudio_jax.ablate import jobs
-folder = pathlib.Path(sys.argv[1])
+folder = epath.Path(sys.argv[1])
 code = (
   "import pathlib, time; f = pathlib.Path(%r); f.open('a').write('x'); "
   "[time.sleep(0.1) for _ in range(1200) if not f.with_suffix('.go').exists()]"
