@@ -122,8 +122,6 @@ def test_a_start_waits_for_the_process_of_one_that_was_killed(tmp_path):
 _KILLED = """
 import sys
 from etils import epath
-from etils import epath
-
 from stepaudio_jax.ablate import jobs
 folder = epath.Path(sys.argv[1])
 code = (
