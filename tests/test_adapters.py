@@ -79,6 +79,11 @@ def test_new_adapters_change_no_bit_and_alone_have_gradients():
     "adapters/layers/mlp/down/a": False,
     "adapters/layers/mlp/down/b": True,
   }
+  # Once B is not 0, all have one but the scale.
+  _, grown = made(maps=("query", "down"))
+  gradients = both({"adapters": grown["adapters"]})[1]["adapters"]
+  assert gradients["scale"] == 0.0
+  assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients["layers"]))
 
 
 @pytest.fixture(scope="module")
