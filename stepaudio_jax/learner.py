@@ -5,6 +5,7 @@ The other half plays: rollout/ asks, samples and scores.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -193,7 +194,13 @@ def updater(
       state, scalars = step_fn(state, some)
       measured = scalars.pop("measured", None)
       found.append(steps.finite(scalars, step, ids))
-    means = {name: np.mean([row[name] for row in found]) for name in found[0]}
+    means = {name: _mean([row[name] for row in found]) for name in found[0]}
     return state, means, measured
 
   return update
+
+
+def _mean(values: Sequence[float]) -> float:
+  """Of the updates that have a value: one whose replies are all masked has none."""
+  known = [value for value in values if not math.isnan(value)]
+  return float(np.mean(known)) if known else math.nan

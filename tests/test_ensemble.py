@@ -89,7 +89,7 @@ def test_rlhf_takes_several_reward_models_that_are_alike(world):
   with pytest.raises(ValueError, match=r"uncertainty=0.5 .* needs learned rewards of"):
     reader(c, world)
   c.rewards.uncertainty = -1.0
-  with pytest.raises(ValueError, match=r"uncertainty=-1.0: at least 0"):
+  with pytest.raises(ValueError, match=r"uncertainty=-1.0: must be at least 0"):
     keys.checked(c)
 
 

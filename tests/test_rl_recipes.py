@@ -1,6 +1,7 @@
 """Every algorithm by its recipe: keys, advantages, loss, most of it by shapes alone."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,18 @@ def changed(recipe: str, arg: str, **values) -> ConfigDict:
     ("algorithm=cispo", {"algorithm__ratio_limit": 0.5}, "ratio_limit=0.5"),
     ("algorithm=grpo", {"kl__target": 0.1}, "kl.target=0.1 with kl.beta=0"),
     ("algorithm=grpo", {"kl__target": -0.1}, "kl.target=-0.1"),
+    ("algorithm=grpo", {"kl__beta": math.nan}, "kl.beta=nan: must be at least 0"),
+    ("algorithm=grpo", {"rewards__rubric__weight": -1.0}, r"rubric.weight=-1.0: must"),
+    (
+      "algorithm=grpo",
+      {"log__every_steps": 0},
+      "log.every_steps=0: must be at least 1",
+    ),
+    (
+      "algorithm=reinforce_pp",
+      {"sampling__samples": 1, "rollout__refill_rounds": 1, "rollout__max_age": 1},
+      "refill_rounds=1 with sampling.samples=1: a reply alone",
+    ),
     ("algorithm=grpo", {"kl__where": "reward"}, "kl.where='reward' .* kl.beta=0"),
     (
       "algorithm=grpo",
@@ -145,6 +158,11 @@ def changed(recipe: str, arg: str, **values) -> ConfigDict:
 def test_impossible_recipes_are_refused_before_anything_is_loaded(arg, values, message):
   with pytest.raises(ValueError, match=message):
     keys.checked(changed("rlvr", arg, **values))
+
+
+def test_an_update_without_a_reply_that_counts_hides_no_others():
+  assert learner._mean([1.0, math.nan, 3.0]) == 2.0
+  assert math.isnan(learner._mean([math.nan]))
 
 
 def test_packed_rows_are_as_long_and_as_shared_as_the_recipe_says():

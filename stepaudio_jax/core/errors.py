@@ -30,7 +30,7 @@ def readable(command: str) -> Iterator[None]:
   """
   try:
     yield
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, NotImplementedError) as error:
     if TRACEBACK in os.environ:
       raise
     print(f"{command}: {error}", file=sys.stderr)

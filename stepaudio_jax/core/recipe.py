@@ -101,16 +101,16 @@ def check_loop(config: ConfigDict, key: str, other: str) -> None:
     )
 
 
-def check_counts(config: ConfigDict, keys: Iterable[str]) -> None:
-  """Whether these numbers are at least 1.
+def check_counts(config: ConfigDict, keys: Iterable[str], least: int = 1) -> None:
+  """Whether these numbers are at least 1, or another `least`, and finite.
 
   Raises:
     ValueError: naming all that are not.
   """
   values = flat(config)
-  low = [f"{key}={values[key]}" for key in keys if values[key] < 1]
+  low = [f"{key}={values[key]}" for key in keys if not least <= values[key] < math.inf]
   if low:
-    raise ValueError(f"{', '.join(low)}: must be at least 1")
+    raise ValueError(f"{', '.join(low)}: must be at least {least}")
 
 
 def check_ascending(

@@ -57,7 +57,12 @@ _COUNTS = (
   *("total_steps", "prompts_per_step", "minibatches", "microbatches", "epochs"),
   *("head_chunks", "sampling.samples", "sampling.max_new_tokens", "sampling.turns"),
   *("heldout.prompts", "heldout.samples", "heldout.batch_size"),
-  *("checkpoint.every_steps", "checkpoint.keep"),
+  *("checkpoint.every_steps", "checkpoint.keep", "log.every_steps"),
+)
+_NOT_BELOW_0 = (
+  *("kl.beta", "kl.target", "rewards.uncertainty"),
+  *("rewards.rubric.weight", "rewards.rubric.learned"),
+  *("heldout.every_steps", "log.prompts"),
 )
 KL_PLACES = ("loss", "reward")
 
@@ -75,14 +80,18 @@ def checked(c: ConfigDict) -> ConfigDict:
     keys += tuple(f"critic_optim.{name}" for name in optim.KEYS)
   recipe.check_keys(c, keys, free=_FREE)
   recipe.check_counts(c, _COUNTS)
+  recipe.check_counts(c, _NOT_BELOW_0, least=0)
   how = c.sampling
   recipe.check_ascending(
     "sampling.reply_buckets", how.reply_buckets, how.max_new_tokens
   )
   recipe.choose("kl.where", c.kl.where, dict.fromkeys(KL_PLACES))
   recipe.choose("kl.estimator", c.kl.estimator, dict.fromkeys(ESTIMATORS))
-  if c.rewards.uncertainty < 0:
-    raise ValueError(f"rewards.uncertainty={c.rewards.uncertainty}: at least 0")
+  if c.rollout.refill_rounds and how.samples < 2:
+    raise ValueError(
+      f"rollout.refill_rounds={c.rollout.refill_rounds} with sampling.samples="
+      f"{how.samples}: a reply alone never differs from others"
+    )
   _check_turns(c)
   _check_target(c)
   Correction(**c.correction)
@@ -123,8 +132,6 @@ def hyper(c: ConfigDict) -> dict[str, Any]:
 
 def _check_target(c: ConfigDict) -> None:
   """Whether a weight of the KL that follows a target can."""
-  if c.kl.target < 0 or c.kl.beta < 0:
-    raise ValueError(f"kl.target={c.kl.target}, kl.beta={c.kl.beta}: at least 0")
   if c.kl.target and not c.kl.beta:
     raise ValueError(f"kl.target={c.kl.target} with kl.beta=0, which stays 0")
   replies = c.prompts_per_step * c.sampling.samples * c.sampling.turns
