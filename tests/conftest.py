@@ -4,10 +4,11 @@ import functools
 import os
 import pathlib
 
+from tests import flags
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tests compile much and run little: unoptimised programs take half the time in all.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", flags.QUICK)
 
 import jax
 import pytest

@@ -21,10 +21,11 @@ import time
 from stepaudio_jax import logs, workdirs
 from stepaudio_jax.core import tree
 from tests import child
+from tests.flags import QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PATIENCE_S = 300
-_QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+_QUICK = {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
 _PLACES = {"sample": 6, "update": 4, "write": 2, "rename": 2}  # how often each comes
 
 

@@ -19,6 +19,7 @@ from etils import epath
 from stepaudio_jax import checkpoint
 from stepaudio_jax.core import checksum, files, seal, tree
 from stepaudio_jax.core.types import TrainState
+from tests.flags import EIGHT_DEVICES, QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TX = optax.adam(0.1)
@@ -294,7 +295,7 @@ print(json.dumps(out))
 
 
 def test_eight_devices_restore_onto_the_same_mesh_and_onto_others(tmp_path):
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = f"{EIGHT_DEVICES} {QUICK}"
   done = subprocess.run(
     [sys.executable, "-c", MESHES, str(tmp_path)],
     cwd=ROOT,

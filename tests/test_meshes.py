@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tests import stages
+from tests.flags import EIGHT_DEVICES, QUICK
 
 
 def rows(stage: str, *cases: str) -> list[dict[str, Any]]:
   """One child a stage, since a process has its number of devices for good."""
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = f"{EIGHT_DEVICES} {QUICK}"
   done = subprocess.run(
     [sys.executable, "-m", "tests.mesh_child", stage, *cases],
     env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
@@ -33,7 +34,11 @@ def check(found: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-  "stage", ["sft", pytest.param("reward_model", marks=pytest.mark.slow), "ppo"]
+  "stage",
+  [
+    "sft",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("reward_model", "ppo")),
+  ],
 )
 def test_parameters_split_over_a_mesh_change_nothing(stage):
   """Micro-batches and packing neither, on the second mesh."""

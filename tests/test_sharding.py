@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from stepaudio_jax import meshes, sharding
 from stepaudio_jax.core.types import TrainState
+from tests.flags import QUICK
 
 ALL = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
 OF_THREE = AbstractMesh((3, 1, 1, 1), meshes.MESH_AXES)
@@ -62,7 +63,7 @@ print(json.dumps({
 def run(devices: int, microbatches: int) -> dict[str, Any]:
   """Two steps on eight rows."""
   flags = f"--xla_force_host_platform_device_count={devices}"
-  env = {"XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0"}
+  env = {"XLA_FLAGS": f"{flags} {QUICK}"}
   done = subprocess.run(
     [sys.executable, "-c", CHILD, str(microbatches)],
     env=os.environ | env | {"JAX_PLATFORMS": "cpu"},

@@ -311,7 +311,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(world, tmp_path):
   ("change", "message"),
   [
     ({"size": "huge"}, r"unknown size 'huge'.*step_audio_r1"),
-    ({"objective": "sing"}, r"unknown objective 'sing'.*'hear', 'next_token', 'pref"),
+    (
+      {"objective": "sing"},
+      r"unknown objective 'sing'.*'hear', 'mixture', 'next_token', 'pref",
+    ),
     ({"dtype": "float64"}, r"unknown dtype 'float64'.*\['bfloat16', 'float32'\]"),
     (
       {"remat": "some"},

@@ -128,6 +128,7 @@ def test_packed_replies_train_the_same_policy(world, finished, tmp_path):
     assert ours["train/entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_waits_in_the_hosts_memory_changes_nothing(
   world, finished, tmp_path, monkeypatch
 ):
@@ -275,7 +276,7 @@ def test_microbatches_change_no_number(world, tmp_path):
   assert whole["train/correction_limited"] == 0
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_only_update_tells_what_a_pass_before_it_would(
   world, tmp_path, monkeypatch, packed
 ):

@@ -41,9 +41,9 @@ def test_counts_below_one_are_all_named():
 
 
 @pytest.mark.parametrize(
-  "lengths", [(8, 4), (4, 4), (-1,), (4, 65), ("a", "b"), ("8",)]
+  "lengths", [(8, 4), (4, 4), (-1,), (4, 65), ("a", "b"), ("8",), (4.5,)]
 )
 def test_lengths_are_numbers_that_ascend(lengths):
   with pytest.raises(ValueError, match=r"^rows=\(.*must be lengths that ascend"):
     recipe.check_ascending("rows", lengths, 64)
-  recipe.check_ascending("rows", (0, 4.5, 64), 64)
+  recipe.check_ascending("rows", (0, 4.5, 64), 64, whole=False)

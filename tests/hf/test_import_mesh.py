@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from stepaudio_jax import meshes, sharding
 from stepaudio_jax.models import layers
+from tests.flags import QUICK
 from tests.hf import directories
 
 MESH = AbstractMesh((1, 2, 2, 1), meshes.MESH_AXES)
@@ -47,7 +48,7 @@ def seen(tmp_path_factory):
   folder = tmp_path_factory.mktemp("mesh")
   source = directories.step_audio(folder / "hf", directories.tensors())
   flags = "--xla_force_host_platform_device_count=4"
-  env = {"XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0"}
+  env = {"XLA_FLAGS": f"{flags} {QUICK}"}
   done = subprocess.run(
     [sys.executable, "-c", CHILD, str(source), str(folder / "ckpt")],
     env=os.environ | env | {"JAX_PLATFORMS": "cpu"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from stepaudio_jax.models import attention, splash
+from tests.flags import EIGHT_DEVICES, QUICK
 
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH = 2, 200, 4, 2, 128
 OTHERS = {
@@ -131,7 +132,7 @@ print(json.dumps({"devices": jax.device_count(), "gap": float(found) - float(wan
 
 
 def test_split_over_rows_heads_and_length_it_does_the_same():
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = f"{EIGHT_DEVICES} {QUICK}"
   done = subprocess.run(
     [sys.executable, "-c", CHILD],
     env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
