@@ -13,23 +13,21 @@ On 2 CPU cores: 3 minutes.
 """
 
 import argparse
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import reward_model, rlhf
+from experiments import behind_quickstart
 from experiments.stages import Stages
 from stepaudio_jax import logs, train, train_rl
-from stepaudio_jax.core import errors, files, ranks
+from stepaudio_jax.core import entry, errors, ranks
 from stepaudio_jax.data.world import build
-from stepaudio_jax.evals.parts import tables
 from stepaudio_jax.text import tokenizer as tokenizers
 
 ARMS = {"biased": "trained on flipped labels", "control": "the quick start's own"}
@@ -45,12 +43,9 @@ def run(quickstart: Path, workdir: Path, *, smoke: bool = False, seed: int = 0) 
     ValueError: `quickstart` holds no finished quick start.
   """
   needed = ("sft", "rlhf/samples.jsonl", "world/preferences-train.jsonl")
-  lacking = [name for name in needed if not (quickstart / name).exists()]
-  if lacking:
-    raise ValueError(f"{quickstart} is no finished quick start: it lacks {lacking}")
+  behind_quickstart.check(quickstart, needed)
   stages = Stages(workdir, experiment="length_bias", smoke=smoke, seed=seed)
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "xla_cache"))
+  entry.compilation_cache(workdir.resolve() / "xla_cache")
   c = recipes(quickstart, workdir, smoke, seed)
   flipped = workdir / "preferences-train.jsonl"
   stages.run("labels", "Turn the labels", lambda: turn(quickstart, flipped))
@@ -221,15 +216,7 @@ def _number(value: float) -> float | None:
 
 
 def write(d: Path, result: Row) -> None:
-  picture = io.BytesIO()
-  tables.png(lambda: plot(result), picture)
-  for ending, content in {
-    "json": json.dumps(result, indent=1, allow_nan=False).encode(),
-    "md": page(result).encode(),
-    "png": picture.getvalue(),
-  }.items():
-    with files.aside(d / f"length_bias.{ending}") as partial:
-      partial.write_bytes(content)
+  behind_quickstart.write(d, "length_bias", result, page(result), lambda: plot(result))
 
 
 def page(result: Row) -> str:
@@ -265,8 +252,8 @@ def plot(result: Row) -> Figure:
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   panels = figure.subplots(1, len(ARMS), sharey=True)
   for panel, (arm, title) in zip(panels, ARMS.items(), strict=True):
-    for name, entry in result["arms"][arm]["rho"].items():
-      steps = {int(s): x for s, x in entry["steps"].items() if x is not None}
+    for name, one in result["arms"][arm]["rho"].items():
+      steps = {int(s): x for s, x in one["steps"].items() if x is not None}
       strong = {"color": "black", "linewidth": 2} if name == "objective" else {}
       panel.plot([*steps], [*steps.values()], label=name, **strong)
     for limit in (-result["limit"], result["limit"]):

@@ -15,7 +15,6 @@ On 2 CPU cores a step takes 1.8 s and an exam 10 s.
 """
 
 import argparse
-import io
 import json
 import math
 import os
@@ -26,16 +25,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import rlhf
+from experiments import behind_quickstart
 from stepaudio_jax import logs, train_rl
-from stepaudio_jax.core import errors, files
+from stepaudio_jax.core import entry, errors, files
 from stepaudio_jax.data.world import build, gold
-from stepaudio_jax.evals.parts import intervals, tables
+from stepaudio_jax.evals.parts import intervals
 
 Row = dict[str, Any]
 
@@ -56,13 +55,10 @@ def run(
     ValueError: `quickstart` holds no finished quick start, or numbers that cannot be.
   """
   needed = ("sft", "rm", "world/truth-heldout.jsonl", "world/prompts-train.jsonl")
-  lacking = [name for name in needed if not (quickstart / name).exists()]
-  if lacking:
-    raise ValueError(f"{quickstart} is no finished quick start: it lacks {lacking}")
+  behind_quickstart.check(quickstart, needed)
   if min(steps, every, minutes) <= 0:
     raise ValueError(f"steps={steps}, every={every}, minutes={minutes}: above 0")
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "xla_cache"))
+  entry.compilation_cache(workdir.resolve() / "xla_cache")
   c = recipe(quickstart, workdir, steps, every, smoke, seed)
   train(c, workdir / "rlhf", minutes)
   truths = {
@@ -245,15 +241,9 @@ def _apart(before: Sequence[Row], after: Sequence[Row], key: str) -> Row | None:
 
 
 def write(d: Path, result: Row) -> None:
-  picture = io.BytesIO()
-  tables.png(lambda: plot(result), picture)
-  for ending, content in {
-    "json": json.dumps(result, indent=1, allow_nan=False).encode(),
-    "md": page(result).encode(),
-    "png": picture.getvalue(),
-  }.items():
-    with files.aside(d / f"overoptimisation.{ending}") as partial:
-      partial.write_bytes(content)
+  behind_quickstart.write(
+    d, "overoptimisation", result, page(result), lambda: plot(result)
+  )
 
 
 def page(result: Row) -> str:

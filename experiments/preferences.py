@@ -137,11 +137,7 @@ def _sampled(
         samples=samples,
         seed=seed,
       )
-    for row in build.read_jsonl(replies):
-      if row["answer"] is not None:  # the thought closed
-        reply = {"text": row["answer"], "think": row["think"]}
-        reply["model"] = f"sft, temperature {temperature}"
-        found.setdefault(row["dialogue_id"], []).append(reply)
+    quickstart.add_replies(found, replies, temperature)
   return found
 
 

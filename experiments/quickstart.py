@@ -157,12 +157,17 @@ def sampled(
       temperature=temperature,
       seed=seed,
     )
-    for row in build.read_jsonl(out):
-      if row["answer"] is not None:  # the thought closed
-        reply = {"text": row["answer"], "think": row["think"]}
-        reply["model"] = f"sft, temperature {temperature}"
-        found.setdefault(row["dialogue_id"], []).append(reply)
+    add_replies(found, out, temperature)
   return found
+
+
+def add_replies(found: dict[str, list[dict]], path: Path, temperature: float) -> None:
+  """Adds a file's sampled replies, as candidates, to those of their dialogues."""
+  for row in build.read_jsonl(path):
+    if row["answer"] is not None:  # the thought closed
+      reply = {"text": row["answer"], "think": row["think"]}
+      reply["model"] = f"sft, temperature {temperature}"
+      found.setdefault(row["dialogue_id"], []).append(reply)
 
 
 def evaluation(d: Path, smoke: bool) -> None:
