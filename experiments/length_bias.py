@@ -2,12 +2,13 @@ r"""A reward model that learnt to like long replies, and what RLHF says of it.
 
   python -m experiments.length_bias --run runs/quickstart --workdir runs/length_bias
 
-RUN is a finished quick start. Its preferences are turned so that every choice is for
-the longer answer (pairs of equal length are left out), a reward model learns them, and
-RLHF goes on from the SFT start with it: the recipes are the quick start's own. The
-length warnings must fire (rollout/watch.py). Beside it, as the control, the quick
-start's own RLHF arm. DIR gets length_bias.json, .md and .png. Killed, the same command
-goes on. --smoke takes the smoke recipes, after a quick start with --smoke.
+RUN is a finished quick start. Its raters are asked about pairs of replies whose lengths
+are not matched, every choice is turned for the longer answer (pairs of equal length are
+left out), a reward model learns them, and RLHF goes on from the SFT start with it: the
+recipes are the quick start's own. The length warnings must fire (rollout/watch.py).
+Beside it, as the control, the quick start's own RLHF arm. DIR gets length_bias.json,
+.md and .png. Killed, the same command goes on. --smoke takes the smoke recipes, after a
+quick start with --smoke.
 
 On 2 CPU cores: 3 minutes.
 """
@@ -23,11 +24,11 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import reward_model, rlhf
-from experiments import behind_quickstart
+from experiments import behind_quickstart, quickstart
 from experiments.stages import Stages
 from stepaudio_jax import logs, train, train_rl
 from stepaudio_jax.core import entry, errors, ranks
-from stepaudio_jax.data.world import build
+from stepaudio_jax.data.world import build, preferences, raters
 from stepaudio_jax.text import tokenizer as tokenizers
 
 ARMS = {"biased": "trained on flipped labels", "control": "the quick start's own"}
@@ -36,28 +37,33 @@ _PART = 5  # the first and the last fifth of the steps are told of
 Row = dict[str, Any]
 
 
-def run(quickstart: Path, workdir: Path, *, smoke: bool = False, seed: int = 0) -> Row:
+def run(source: Path, workdir: Path, *, smoke: bool = False, seed: int = 0) -> Row:
   """Runs every stage that is not done yet and returns what is in length_bias.json.
 
   Raises:
-    ValueError: `quickstart` holds no finished quick start.
+    ValueError: `source` holds no finished quick start.
   """
-  needed = ("sft", "rlhf/samples.jsonl", "world/preferences-train.jsonl")
-  behind_quickstart.check(quickstart, needed)
+  needed = ("sft", "rlhf/samples.jsonl", "world/truth-train.jsonl")
+  behind_quickstart.check(source, needed)
   stages = Stages(workdir, experiment="length_bias", smoke=smoke, seed=seed)
   entry.compilation_cache(workdir.resolve() / "xla_cache")
-  c = recipes(quickstart, workdir, smoke, seed)
+  c = recipes(source, workdir, smoke, seed)
   flipped = workdir / "preferences-train.jsonl"
-  stages.run("labels", "Turn the labels", lambda: turn(quickstart, flipped))
+  world = (source / "world").resolve()
+  stages.run(
+    "labels",
+    "Labels for the longer reply",
+    lambda: turn(unmatched(world, smoke, seed), world, flipped),
+  )
   stages.run("rm", "Reward model", lambda: train.run(c.rm, workdir / "rm"))
   stages.run("rlhf", "RLHF", lambda: train_rl.run(c.rlhf, workdir / "rlhf"))
-  result = compared(workdir / "rlhf", quickstart / "rlhf")
+  result = compared(workdir / "rlhf", source / "rlhf")
   write(workdir, result)
   print(page(result))
   return result
 
 
-def recipes(quickstart: Path, d: Path, smoke: bool, seed: int) -> ConfigDict:
+def recipes(source: Path, d: Path, smoke: bool, seed: int) -> ConfigDict:
   """The quick start's, but for the preferences and so the reward model."""
   c = ConfigDict()
   c.rm = reward_model.get_config("smoke" if smoke else "")
@@ -65,10 +71,10 @@ def recipes(quickstart: Path, d: Path, smoke: bool, seed: int) -> ConfigDict:
   c.rlhf = rlhf.get_config(f"algorithm=grpo{',smoke' if smoke else ''}")
   c.rlhf.reward_model = str(d / "rm")
   c.rlhf.correction.kind = "none"
-  prompts = quickstart.resolve() / "world" / "prompts-{split}.jsonl"
+  prompts = source.resolve() / "world" / "prompts-{split}.jsonl"
   c.rlhf.data.options.prompts.path = str(prompts)
   for stage in c.values():
-    stage.init = str(quickstart.resolve() / "sft")
+    stage.init = str(source.resolve() / "sft")
     stage.data.cache = str(d / "cache")
     stage.seed = seed
   return c
@@ -77,21 +83,43 @@ def recipes(quickstart: Path, d: Path, smoke: bool, seed: int) -> ConfigDict:
 # ─── Labels ───────────────────────────────────────────────────────────────────────────
 
 
-def turn(quickstart: Path, out: Path) -> None:
-  """Writes the quick start's preferences with labels for the longer answer."""
-  world = (quickstart / "world").resolve()
+def turn(rows: Sequence[Row], world: Path, out: Path) -> None:
+  """Writes preferences about dialogues of `world` with labels for the longer answer."""
   tokenizer = tokenizers.load("tiny")
 
   def length(text: str) -> int:
     return len(tokenizer.encode(text))
 
-  rows = build.read_jsonl(world / "preferences-train.jsonl")
   found = [turned(row, length) for row in rows]
   kept = [placed(row, world) for row in found if row is not None]
   if not kept:
     raise ValueError(f"{world} has no pair of answers of different lengths")
   build.write_jsonl(out, kept)
   logs.say(f"{len(kept)} of {len(rows)} choices are now for the longer answer")
+
+
+def unmatched(world: Path, smoke: bool, seed: int) -> list[Row]:
+  """What a quick start's raters say of pairs of any lengths, one to a dialogue.
+
+  The candidates are of the kinds that its own preferences have.
+  """
+  count = quickstart.ASKED["smoke" if smoke else "full"]["train"]
+  dialogues = build.read_jsonl(world / "prompts-train.jsonl")[:count]
+  truths = {row["id"]: row for row in build.read_jsonl(world / "truth-train.jsonl")}
+  sampled: dict[str, list[Row]] = {}
+  for temperature in quickstart.TEMPERATURES:
+    replies = world / f"asked-train-{temperature}-replies.jsonl"
+    quickstart.add_replies(sampled, replies, temperature)
+  return preferences.rows(
+    dialogues,
+    [truths[row["id"]] for row in dialogues],
+    raters.raters(quickstart.RATERS, seed=seed),
+    seed=seed,
+    pairs=len(dialogues),
+    raters_per_item=quickstart.RATERS,
+    sampled=sampled,
+    length=lambda text: 1,  # any two match
+  )
 
 
 def turned(row: Row, length: Callable[[str], int]) -> Row | None:

@@ -11,7 +11,9 @@ OUT/preferences-heldout.jsonl, for
   python -m stepaudio_jax.evaluate --checkpoint runs/quickstart/rm \
     --benchmark reward_model --data runs/quickstart/heldout
 
-Replies that were drawn before a kill are kept; the run itself is only read.
+Replies that were drawn before a kill are kept; the run itself is only read. --world
+names another folder of stepaudio_jax.data.world.build to ask about and --split its
+dialogues, prompts-SPLIT.jsonl: more to learn from.
 """
 
 import argparse
@@ -35,11 +37,19 @@ SPARE, ROUNDS = 1.2, 4  # pairs to begin with; tries, of ever more, before givin
 Row = dict[str, Any]
 
 
-def run(source: Path, out: Path, *, pairs: int) -> Path:
+def run(
+  source: Path,
+  out: Path,
+  *,
+  pairs: int,
+  world: Path | None = None,
+  split: str = SPLIT,
+) -> Path:
   """Writes the preferences, and a rollout row of each reply that was drawn for them.
 
   Args:
     source: a finished quick start; its seed, and so its panel of raters, hold here.
+    world: a built world to ask about; None is the quick start's.
 
   Raises:
     ValueError: too many pairs for these dialogues, or a folder with other pairs.
@@ -48,13 +58,15 @@ def run(source: Path, out: Path, *, pairs: int) -> Path:
     raise ValueError(f"pairs={pairs} must be at least 1")
   stages = json.loads((source / "stages.json").read_text())
   out.mkdir(parents=True, exist_ok=True)
-  _check(out, {"run": str(source.resolve()), "pairs": pairs})
+  world, seed = world or source / "world", stages["seed"]
+  settings = {"run": str(source.resolve()), "pairs": pairs}
+  _check(out, {**settings, "world": str(world.resolve()), "split": split})
   entry.compilation_cache(out.resolve() / "xla_cache")
-  world, seed = source / "world", stages["seed"]
-  dialogues = [
-    moved(row, world, out) for row in build.read_jsonl(world / f"prompts-{SPLIT}.jsonl")
-  ]
-  truths = {row["id"]: row for row in build.read_jsonl(world / f"truth-{SPLIT}.jsonl")}
+  asked = world / f"prompts-{split}.jsonl"
+  if not asked.exists():
+    raise ValueError(f"{world} has no prompts of the split {split!r}: {asked.name}")
+  dialogues = [moved(row, world, out) for row in build.read_jsonl(asked)]
+  truths = {row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")}
   laps = -(-pairs // len(dialogues))
   samples = -(-laps // len(quickstart.TEMPERATURES))
   sampled = _sampled(source, out, dialogues, seed, samples)
@@ -68,7 +80,7 @@ def run(source: Path, out: Path, *, pairs: int) -> Path:
     sampled=sampled,
     length=lambda text: len(tokenizer.encode(text)),
   )
-  return build.write_jsonl(out / f"preferences-{SPLIT}.jsonl", found)
+  return build.write_jsonl(out / f"preferences-{split}.jsonl", found)
 
 
 def different(
@@ -157,9 +169,9 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
   if path.exists():
     there = json.loads(path.read_text())
     changed = [
-      f"{k}={there[k]!r} (asked for: {v!r})"
+      f"{k}={there.get(k)!r} (asked for: {v!r})"
       for k, v in settings.items()
-      if there[k] != v
+      if there.get(k) != v
     ]
     if changed:
       raise ValueError(
@@ -180,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--run", required=True, type=Path, metavar="DIR", dest="source")
   parser.add_argument("--out", required=True, type=Path, metavar="DIR")
   parser.add_argument("--pairs", type=int, default=2400, metavar="N", help="2400")
+  parser.add_argument("--world", type=Path, metavar="DIR", help="default RUN/world")
+  parser.add_argument("--split", default=SPLIT, help=f"default {SPLIT}")
   options = vars(parser.parse_args(argv))
   with errors.readable("preferences"):
     print(run(**options))

@@ -36,7 +36,7 @@ ARMS = {
   "rlhf": "RLHF",
 }
 POLICIES = ("sft", *ARMS)
-_ASKED = {
+ASKED = {
   "full": {"train": 1600, "heldout": 360},
   "smoke": {"train": 12, "heldout": 12},
 }
@@ -118,7 +118,7 @@ def prefer(d: Path, smoke: bool, seed: int) -> None:
   world = d / "world"
   panel = raters.raters(RATERS, seed=seed)
   tokenizer = tokenizers.load("tiny")
-  for split, count in _ASKED["smoke" if smoke else "full"].items():
+  for split, count in ASKED["smoke" if smoke else "full"].items():
     dialogues = build.read_jsonl(world / f"prompts-{split}.jsonl")[:count]
     truths = {
       row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from experiments import length_bias
+from experiments import length_bias, quickstart
 from stepaudio_jax.data import schema
 from stepaudio_jax.data.jsonl import Rows
+from stepaudio_jax.data.world import build, plan, prompts, tasks
 from tests import tones
 
 
@@ -39,15 +40,37 @@ def test_rows_are_still_preferences_and_find_their_recordings(tmp_path):
   world.mkdir(parents=True)
   tones.world(world)
   rows = [row("It is low.", "It is high, I think."), row("Low.", "Low.")]
-  tones.write(world / "preferences-train.jsonl", rows)
-  length_bias.turn(world.parent, tmp_path / "out" / "turned.jsonl")
+  length_bias.turn(rows, world, tmp_path / "out" / "turned.jsonl")
   (made,) = Rows(tmp_path / "out" / "turned.jsonl")
   assert schema.preference(made).overall == 2
   (audio,) = [b for b in made.value["context"][0]["content"] if "path" in b]
   assert audio["path"] == str(world / "0.wav")
-  tones.write(world / "preferences-train.jsonl", rows[1:])
   with pytest.raises(ValueError, match="no pair of answers of different lengths"):
-    length_bias.turn(world.parent, tmp_path / "none.jsonl")
+    length_bias.turn(rows[1:], world, tmp_path / "none.jsonl")
+
+
+def test_lengths_are_free_and_half_of_the_replies_sampled(tmp_path):
+  takes = plan.takes("train", plan.train_counts(60), seed=0)
+  paths = {take.id: f"speech/{take.id}.flac" for take in takes}
+  rows, truths = tasks.dialogues("train", takes, paths, 0, None)
+  chosen = prompts.chosen(rows, quickstart.TASKS, 18, 0)
+  build.write_jsonl(tmp_path / "prompts-train.jsonl", chosen)
+  build.write_jsonl(tmp_path / "truth-train.jsonl", truths)
+  for place, temperature in enumerate(quickstart.TEMPERATURES):
+    replies = [
+      {"dialogue_id": one["id"], "answer": "Low.", "think": "A deep voice."}
+      for one in chosen[place::2]
+    ]
+    build.write_jsonl(tmp_path / f"asked-train-{temperature}-replies.jsonl", replies)
+  found = length_bias.unmatched(tmp_path, smoke=True, seed=0)
+  pairs = [made["candidates"] for made in found[:: quickstart.RATERS]]
+  assert [made["task_id"] for made in found[:: quickstart.RATERS]] == [
+    one["id"] for one in chosen[:12]
+  ]
+  sampled = [one["model"].startswith("sft") for pair in pairs for one in pair]
+  assert 0.3 < sum(sampled) / len(sampled) < 0.7
+  shares = [min(w) / max(w) for w in ([len(c["text"]) for c in p] for p in pairs)]
+  assert sum(share < 0.8 for share in shares) > len(shares) / 2
 
 
 def reply(step, prompt, tokens, warmth):

@@ -8,7 +8,8 @@ Two ceilings stand beside ρ with gold. `grid`: gold without any noise, told on 
 raters' grid. `untied`: gold has many equal marks and a head has none, and a score
 without ties cannot have a ρ of more than √(1 − Σ(t³−t) / (n³−n)) with marks that are
 tied t by t, even if it puts every two unlike ones in order (its mid-ranks are gold's,
-plus what correlates with nothing).
+plus what correlates with nothing). Beside the first stands the head as the raters
+would have told it (`on_grid`, marks.py), beside the second the head as it is.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from stepaudio_jax.data.comparisons import MIXTURE, OVERALL
 from stepaudio_jax.data.world import raters
-from stepaudio_jax.evals.rewards import resampling
+from stepaudio_jax.evals.rewards import marks, resampling
 from stepaudio_jax.evals.rewards.judged import Judged
 from stepaudio_jax.evals.rewards.resampling import Draws
 
@@ -40,26 +41,25 @@ def entry(one: Judged) -> Row:
   else:
     label_MJ, head_M, gold_M = one.label_NJ, one.gap_N, one.gold_N
     dialogues, grid = np.asarray(one.dialogues), _choice
+  mean_M = _mean(label_MJ)
   return {
     "unit": unit,
-    "labels": _with_labels(head_M, label_MJ, gold_M, dialogues),
+    "labels": _with_labels(head_M, mean_M, gold_M, dialogues),
     "human": _human(head_M, label_MJ),
-    "gold": _with_gold(head_M, gold_M, grid, dialogues),
+    "gold": _with_gold(head_M, gold_M, grid, dialogues, mean_M),
   }
 
 
 def _with_labels(
   head_M: np.ndarray,
-  label_MJ: np.ndarray,
+  mean_M: np.ndarray,
   gold_M: np.ndarray,
   dialogues: np.ndarray,
 ) -> Row | None:
-  known_MJ = ~np.isnan(label_MJ)
-  known_M = known_MJ.any(axis=1)
+  known_M = ~np.isnan(mean_M)
   if known_M.sum() < 2:
     return None
-  mean_M = np.nansum(label_MJ, axis=1)[known_M] / known_MJ.sum(axis=1)[known_M]
-  found = [head_M[known_M], mean_M]
+  found = [head_M[known_M], mean_M[known_M]]
   if np.isfinite(gold_M[known_M]).all():
     found.append(gold_M[known_M])
   whole_VV, drawn_RVV = resampling.correlations(found, Draws(dialogues[known_M]))
@@ -86,22 +86,32 @@ def _human(head_M: np.ndarray, label_MJ: np.ndarray) -> Row | None:
 
 
 def _with_gold(
-  head_M: np.ndarray, gold_M: np.ndarray, grid: Any, dialogues: np.ndarray
+  head_M: np.ndarray,
+  gold_M: np.ndarray,
+  grid: Any,
+  dialogues: np.ndarray,
+  mean_M: np.ndarray,
 ) -> Row | None:
   known_M = np.isfinite(gold_M)
   if known_M.sum() < 2:
     return None
-  gold_M = gold_M[known_M]
-  whole_VV, drawn_RVV = resampling.correlations(
-    [head_M[known_M], gold_M, grid(gold_M)], Draws(dialogues[known_M])
-  )
+  head_M, gold_M, mean_M = head_M[known_M], gold_M[known_M], mean_M[known_M]
+  dialogues = dialogues[known_M]
+  mark_M = marks.read(head_M, mean_M, dialogues)
+  values = [head_M, gold_M, grid(gold_M), *([] if mark_M is None else [mark_M])]
+  whole_VV, drawn_RVV = resampling.correlations(values, Draws(dialogues))
   told = resampling.estimate(whole_VV[0, 1], drawn_RVV[:, 0, 1])
+  on_grid = None
+  if mark_M is not None:
+    on_grid = resampling.estimate(whole_VV[3, 1], drawn_RVV[:, 3, 1])
   ceilings = {"grid": _number(whole_VV[2, 1]), "untied": untied(gold_M)}
   return {
     **told,
     "n": int(known_M.sum()),
+    "on_grid": on_grid,
     **{f"ceiling_{name}": ceiling for name, ceiling in ceilings.items()},
-    **{f"share_{name}": _share(told, ceiling) for name, ceiling in ceilings.items()},
+    "share_grid": _share(on_grid, ceilings["grid"]),
+    "share_untied": _share(told, ceilings["untied"]),
   }
 
 
@@ -116,8 +126,10 @@ def untied(value_M: np.ndarray) -> float | None:
   return float(np.sqrt(left)) if left > 0 else None
 
 
-def _share(told: Row, ceiling: float | None) -> float | None:
-  return None if told["value"] is None or not ceiling else told["value"] / ceiling
+def _share(told: Row | None, ceiling: float | None) -> float | None:
+  if told is None or told["value"] is None or not ceiling:
+    return None
+  return told["value"] / ceiling
 
 
 def _score(mark_M: np.ndarray) -> np.ndarray:

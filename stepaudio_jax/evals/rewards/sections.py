@@ -77,9 +77,11 @@ def _spearman(result: Row) -> Iterator[str]:
     "## Rank correlations\n\nSpearman's ρ over replies that raters scored 1…5, over "
     "pairs where they only chose. With labels: the raters' mean; `gold there` is what "
     "the truth reaches with the same labels. One label: how well the head, and the "
-    "mean of the other raters, predicts a single one. With gold: the ceiling `on the "
-    "grid` is gold without noise on the raters' grid, `untied` what a score without "
-    "ties can reach, since gold has many; the shares are of those."
+    "mean of the other raters, predicts a single one. With gold, as it is: the ceiling "
+    "`untied` is what a score without ties can reach, since gold has many. With gold, "
+    "on the grid: the head read as labels of the raters' scale, by what raters gave to "
+    "such scores in other dialogues; its ceiling is gold without noise on that scale. "
+    "The shares are of these ceilings."
   )
   rows = []
   for name, one in result["dimensions"].items():
@@ -93,14 +95,15 @@ def _spearman(result: Row) -> Iterator[str]:
         _number(human.get("head")),
         _number(human.get("raters")),
         _told(gold),
-        _number(gold.get("ceiling_grid")),
-        tables.percent(gold.get("share_grid")),
         _number(gold.get("ceiling_untied")),
         tables.percent(gold.get("share_untied")),
+        _told(gold.get("on_grid") or {}),
+        _number(gold.get("ceiling_grid")),
+        tables.percent(gold.get("share_grid")),
       ]
     )
   head = "dimension|with labels|gold there|one label: head|other raters|with gold"
-  head += "|on the grid|share|untied|share"
+  head += "|untied|share|on the grid|gold there|share"
   yield tables.table(head.split("|"), rows)
 
 
