@@ -1,7 +1,7 @@
 r"""A reward model of the quick start's, trained until its heads know their dimensions.
 
   python -m experiments.reward_dimensions --run runs/quickstart \
-    --workdir runs/reward_dimensions [--clips 10400] [--steps 480]
+    --workdir runs/reward_dimensions [--clips 16000] [--steps 900]
 
 RUN is a finished quick start. Its reward model has a minute; this one gets more to
 learn from and longer to do so: a world of other speech (the train split alone, so the
@@ -122,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   add = parser.add_argument
   add("--run", required=True, type=Path, metavar="DIR", dest="source")
   add("--workdir", required=True, type=Path, metavar="DIR")
-  add("--clips", type=int, default=10_400, metavar="N", help="default 10400")
-  add("--steps", type=int, default=480, metavar="N", help="default 480")
+  add("--clips", type=int, default=16_000, metavar="N", help="default 16000")
+  add("--steps", type=int, default=900, metavar="N", help="default 900")
   add("--lr", type=float, default=2e-3, metavar="X", help="default 2e-3")
   add("--smoke", action="store_true", help="a minute, for tests")
   options = vars(parser.parse_args(argv))
