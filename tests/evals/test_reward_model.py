@@ -235,6 +235,8 @@ def test_sampled_replies_are_scored_like_those_of_comparisons(
   told = run(tmp_path, tmp_path / "out", verdicts=str(verdicts), **options)
   judge = told["order"]["judge"]
   assert (judge["of"], judge["pairs"], judge["unread"]) == (str(verdicts), 3, 3)
+  page = (tmp_path / "out" / "reward_model.md").read_text()
+  assert "## A judge in both orders" in page and "3 pairs: 6 calls, 3 unread" in page
   assert summary["order"] == {"heads": "exact", "judge": None}
   told = told["best_of_n"]
   assert told["of"] == str(path)

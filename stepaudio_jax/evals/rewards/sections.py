@@ -22,6 +22,7 @@ def sections(result: Row) -> list[str]:
       _best,
       _optimised,
       _rest,
+      _order,
     )
     for text in part(result)
   ]
