@@ -188,7 +188,7 @@ def _groups(
 
 def keep(step_folder: epath.Path, data: epath.Path, items: Sequence[Row]) -> None:
   """Writes the noise of the rewards beside the model, see core/noise.py."""
-  dialogues = [row["task_id"] for row in items]
+  dialogues = judged.dialogues(items)
   entries = {}
   for name in items[0]["dimensions"]:
     rows = [row["dimensions"][name] for row in items]
@@ -280,7 +280,7 @@ def summary(
   items: Sequence[Row], dimensions: Sequence[str], controls: Sequence[str]
 ) -> Row:
   """For each dimension the model's accuracy, baselines, ceiling, and the rest."""
-  dialogues = [row["task_id"] for row in items]
+  dialogues = judged.dialogues(items)
   simulated = all(row["simulated"] for row in items)
   heads = [judged.judged(items, name, controls) for name in dimensions]
   return {

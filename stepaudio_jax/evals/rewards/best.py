@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stepaudio_jax.data import panels
 from stepaudio_jax.data.comparisons import OVERALL
 from stepaudio_jax.evals.rewards.resampling import Draws
 
@@ -48,8 +49,8 @@ def entry(groups: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Row | N
   """Proxy and gold of the best of n, over the prompts that have so many.
 
   n goes to the most candidates that at least half of the prompts have, and all figures
-  are of those prompts alone, so that a curve is of one set of prompts. None: most have
-  a single candidate.
+  are of those prompts alone, so that a curve is of one set of prompts. Intervals are
+  over their dialogues. None: most have a single candidate.
 
   Args:
     groups: prompt → proxies and gold marks of its candidates.
@@ -61,7 +62,7 @@ def entry(groups: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Row | N
   kept = {name: pair for name, pair in groups.items() if len(pair[0]) >= most}
   best_P2N = np.asarray([curve(*pair)[:, :most] for pair in kept.values()])
   gain_P2N = best_P2N - best_P2N[:, :, :1]
-  draws, one_P = Draws([*kept]), np.ones(len(kept))
+  draws, one_P = Draws([*map(panels.dialogue_of, kept)]), np.ones(len(kept))
   return {
     "prompts": len(kept),
     "candidates": sum(len(pair[0]) for pair in kept.values()),
@@ -83,7 +84,7 @@ def entry(groups: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Row | N
 def groups(
   items: Sequence[Row], name: str
 ) -> dict[str, tuple[list[float], list[float]]]:
-  """Different candidates of each dialogue, with the head's reward and gold's mark.
+  """Different candidates of each task, with the head's reward and gold's mark.
 
   Those that gold did not mark are left out.
   """

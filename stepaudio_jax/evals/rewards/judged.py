@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from stepaudio_jax.data import panels
+
 _DECIMALS = 9  # of gold marks
 
 Row = dict[str, Any]
@@ -18,7 +20,7 @@ class Judged:
   Gaps are second minus first, so they have the sign of a choice.
 
   Attributes:
-    dialogues: of each comparison.
+    dialogues: of each comparison; turns of one ("talk#2") are one.
     turns_N: human turns of its dialogue.
     label_NJ: −3…+3. score_N2J: 1…5 of both replies.
     reward_N2: the head's. mark_N2: gold's.
@@ -67,7 +69,7 @@ def judged(items: Sequence[Row], name: str, controls: Sequence[str] = ()) -> Jud
   tokens_N2 = _pairs([row["tokens"] for row in rows])
   return Judged(
     name=name,
-    dialogues=tuple(item["task_id"] for item in items),
+    dialogues=dialogues(items),
     turns_N=np.asarray([item["turns"] for item in items]),
     label_NJ=np.asarray([_filled(row["labels"], raters) for row in rows]),
     score_N2J=np.asarray(
@@ -78,6 +80,11 @@ def judged(items: Sequence[Row], name: str, controls: Sequence[str] = ()) -> Jud
     longer_N=np.log(tokens_N2[:, 1] / tokens_N2[:, 0]),
     other_N2={one: _pairs([row[one] for row in rows]) for one in controls},
   )
+
+
+def dialogues(items: Sequence[Row]) -> tuple[str, ...]:
+  """Of each item, whose errors go together with those of its dialogue's other turns."""
+  return tuple(panels.dialogue_of(item["task_id"]) for item in items)
 
 
 def _pairs(values: Sequence[Sequence[float | None]]) -> np.ndarray:

@@ -18,6 +18,7 @@ from etils import epath
 
 from stepaudio_jax.data import fields, jsonl
 from stepaudio_jax.evals.parts import choices
+from stepaudio_jax.evals.rewards import judged
 from stepaudio_jax.evals.rewards.resampling import Draws
 
 Row = dict[str, Any]
@@ -68,7 +69,7 @@ def of_items(verdicts: dict[str, Verdicts], items: Sequence[Row], name: str) -> 
   return entry(
     [verdicts[item["id"]] for item in asked],
     [item["dimensions"][name]["labels"] for item in asked],
-    [item["task_id"] for item in asked],
+    judged.dialogues(asked),
   )
 
 
