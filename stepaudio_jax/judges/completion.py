@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import soundfile
@@ -42,14 +42,15 @@ def _weights(text: str, choice: dict[str, Any]) -> tuple[float, ...] | None:
   """Probabilities of the levels where a reply names one; None where they are not told.
 
   They are those of the last token in whose place another number would be another level.
-  Numbers that are not among the likeliest that the server tells have 0.
+  A number that several tokens spell (with a space before it, or without) has the sum of
+  theirs; one that is not among the likeliest that the server tells has 0.
   """
   level = levels.named(text)
   try:
     steps = choice["logprobs"]["content"]
     spelt = [str(step["token"]) for step in steps]
     likely = [
-      {str(one["token"]).strip(): float(one["logprob"]) for one in step["top_logprobs"]}
+      {(str(one["token"]), float(one["logprob"])) for one in step["top_logprobs"]}
       for step in steps
     ]
   except (KeyError, TypeError, ValueError):
@@ -60,10 +61,18 @@ def _weights(text: str, choice: dict[str, Any]) -> tuple[float, ...] | None:
   for k in reversed(range(len(spelt))):
     before = "".join(spelt[:k])
     if spelt[k].strip() == str(level) and levels.named(f"{before}{other}") == other:
-      found = [likely[k].get(str(number), -math.inf) for number in levels.NUMBERS]
-      weights = tuple(map(math.exp, found))
+      weights = tuple(_spelt(number, likely[k]) for number in levels.NUMBERS)
       return weights if 0 < sum(weights) < math.inf else None
   return None
+
+
+def _spelt(number: int, likely: Iterable[tuple[str, float]]) -> float:
+  """Probability of the tokens that are this number."""
+  return sum(
+    math.exp(min(logprob, 0.0))
+    for token, logprob in likely
+    if token.strip() == str(number)
+  )
 
 
 def _count(usage: Any, name: str) -> int:

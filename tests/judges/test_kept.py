@@ -228,11 +228,14 @@ def likely(*steps):
 
 
 def test_an_endpoint_that_tells_its_likeliest_tokens(tmp_path):
-  """½·.6 + ¼·(−.2) of 3/4 in all is 1/3; "2" is no level where it counts replies."""
+  """½·.6 + ¼·(−.2) of 3/4 in all is 1/3; "2" is no level where it counts replies.
+
+  The ½ are those of " 2" and of "2", two tokens of one number.
+  """
   steps = likely(
     ("2", {"2": 0.9, "3": 0.1}),
     (" of both\nLevel:", {"x": 1.0}),
-    (" 2", {" 2": 0.5, "4": 0.25, "the": 0.25}),
+    (" 2", {" 2": 0.45, "4": 0.25, "the": 0.25, "2": 0.05}),
   )
   text = "2 of both\nLevel: 2"
   answers = [
