@@ -150,12 +150,14 @@ def dimension_statistics(reward_BC, weight_BC, group, floor, how):
   out = []
   for c, column in enumerate(np.asarray(reward_BC).T):
     known = [float(r) for r in column if math.isfinite(r)]
-    spreads, flat = [], 0
+    spreads, flat, asked = [], 0, 0
     for start in range(0, len(column), group):
       members = [float(r) for r in column[start : start + group] if math.isfinite(r)]
       if len(members) >= 2:
         spreads.append(statistics.stdev(members))
-      flat += len(members) < 2 or statistics.stdev(members) <= floors[c]
+      if members or any(weight_BC[start : start + group, c]):
+        asked += 1
+        flat += len(members) < 2 or statistics.stdev(members) <= floors[c]
     norms = [abs(a) for a in norm_BC[:, c] if math.isfinite(a)]
     told = [
       float(a)
@@ -170,7 +172,7 @@ def dimension_statistics(reward_BC, weight_BC, group, floor, how):
         "norm": _mean(norms),
         "weighted": _mean(told),
         "share": share,
-        "no_spread": flat / (len(column) // group),
+        "no_spread": flat / asked if asked else NAN,
         "missing": 1 - len(known) / len(column),
       }
     )

@@ -33,8 +33,17 @@ def test_statistics_under_gdpo_by_hand():
   close(got["norm"], [HALF / 3, HALF, NAN])
   close(got["weighted"], [0, HALF, NAN])
   close(got["share"], [0, 1, NAN])
-  close(got["no_spread"], [2 / 3, 1 / 3, 1])
+  close(got["no_spread"], [2 / 3, 1 / 3, NAN])
   close(got["missing"], [0, 1 / 6, 1])
+
+
+def test_a_reward_of_few_prompts_is_not_dead_because_of_all_others():
+  # Of 40 prompts two have a rubric: its replies differ (0, 5) or are unread.
+  reward_BC, weight_BC = np.full((80, 1), NAN), np.zeros((80, 1))
+  reward_BC[:2, 0], weight_BC[:4] = [0, 5], 1
+  got = dimensions.statistics(array(reward_BC), array(weight_BC), 2, SUM)
+  close(got["no_spread"], [1 / 2])
+  close(got["missing"], [78 / 80])
 
 
 def test_shares_are_of_the_advantage_that_is_trained_on():

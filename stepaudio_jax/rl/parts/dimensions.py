@@ -127,7 +127,8 @@ def statistics(
     reward; "std" mean over the groups of the spread within them; "norm" mean |A_k| of
     the standardised rewards; "weighted" mean |part| of the advantage (`parts`) where it
     has a reward; "share" Σ|part| of that of all dimensions; "no_spread" share of the
-    groups whose std is at most the floor, or that have fewer than two rewards;
+    groups whose std is at most the floor, or that have fewer than two rewards, of
+    those in which it has a weight or a reward (a rubric is not of plain prompts);
     "missing" share of the replies without one.
   """
   known_BC = jnp.isfinite(reward_BC)
@@ -145,13 +146,14 @@ def statistics(
   part_C = jnp.where(jnp.isfinite(part_BC), part_BC, 0.0).sum(0)
   whole = part_C.sum()
   share_C = part_C / jnp.where(whole > 0, whole, jnp.nan)
-  wide_BC = std_BC > floors(how.std_floor, reward_BC.shape[1])
+  flat_BC = ~(std_BC > floors(how.std_floor, reward_BC.shape[1]))
+  asked_BC = (known_BC | (weight_BC != 0)).reshape(-1, group, known_BC.shape[1]).any(1)
   return out | {
     "std": _mean(std_BC),
     "norm": _mean(norm_BC),
     "weighted": _mean(jnp.where(known_BC, part_BC, jnp.nan)),
     "share": jnp.where(jnp.isfinite(norm_BC).any(0), share_C, jnp.nan),
-    "no_spread": 1.0 - wide_BC.astype(jnp.float32).mean(0),
+    "no_spread": _mean(jnp.where(asked_BC, flat_BC.astype(jnp.float32), jnp.nan)),
   }
 
 
