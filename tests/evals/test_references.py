@@ -9,6 +9,23 @@ REPLY = {"role": "assistant", "content": [worlds.text("mine")]}
 MINE = {"id": "a", "messages": ASKED, "reference": REPLY}
 
 
+def test_another_sound_in_a_file_of_that_name_is_another_prompt(tmp_path, monkeypatch):
+  asked = []
+
+  def say(speaker, conversations, options):
+    asked.extend(conversations)
+    return [f"said {len(asked)}" for _ in conversations]
+
+  monkeypatch.setattr(Speaker, "say", say)
+  heard = {"type": "audio", "path": str(tmp_path / "a.wav")}
+  row = {"id": "a", "messages": [{"role": "human", "content": [heard]}]}
+  found = []
+  for seed in (0, 0, 1):
+    worlds.write_noise(tmp_path / "a.wav", 8_000, seed)
+    found += References(worlds.model, "runs/sft/3", 9, tmp_path)([row])
+  assert found == ["said 1", "said 1", "said 2"]
+
+
 def test_references_are_the_rows_own_or_a_greedy_sample_that_is_kept(
   tmp_path, monkeypatch
 ):

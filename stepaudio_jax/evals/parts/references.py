@@ -7,6 +7,8 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from stepaudio_jax.data import keys
+from stepaudio_jax.data.schema import Audio
 from stepaudio_jax.evals.parts import suite
 from stepaudio_jax.evals.parts.speaker import Speaker
 from stepaudio_jax.judges import kept
@@ -22,7 +24,9 @@ Row = Mapping[str, Any]
 class References:
   """A prompt's own reference reply, or one greedy sample of the reference policy.
 
-  The samples are kept on disk. The policy is not opened before one is needed.
+  The samples are kept on disk, under what is said and heard before them: another sound
+  in a file of the same name is another prompt. The policy is not opened before one is
+  needed.
 
   Args:
     open_model: gives the reference policy.
@@ -41,6 +45,7 @@ class References:
     self._open, self._who, self._cache = open_model, who, epath.Path(cache)
     self._options = suite.Options(_BATCH_SIZE, max_new_tokens, temperature=0.0)
     self._kept = Kept(self._cache / "references")
+    self._sounds = keys.Keys()
 
   def __call__(self, rows: Sequence[Row]) -> list[str | None]:
     """Answers without thoughts; None where the sample's thought never closed."""
@@ -78,8 +83,20 @@ class References:
 
   def _key(self, row: Row) -> str:
     tokens = self._options.max_new_tokens
-    told = {"messages": repr(_heard(row)), "max_new_tokens": tokens}
+    messages = [
+      message | {"content": [*map(self._known, message["content"])]}
+      for message in messages_lib.normalise(_heard(row), "a prompt")
+    ]
+    told = {"messages": messages, "max_new_tokens": tokens}
     return kept.key(self._who, told)
+
+  def _known(self, block: dict[str, Any]) -> dict[str, Any]:
+    """A block with its sound by its content."""
+    if block["type"] != "audio":
+      return block
+    source = block["path"] if "path" in block else block["bytes"]
+    span = block.get("start_s"), block.get("end_s")
+    return {"type": "audio", "sound": self._sounds[Audio(source, *span, "a prompt")]}
 
 
 def _own(row: Row) -> str | None:
