@@ -37,6 +37,11 @@ class Pair(NamedTuple):
   rubric: Sequence[Row] = ()
   dimension: str = comparison.OVERALL
 
+  @property
+  def alike(self) -> bool:
+    """Whether both orders are one question, to which no answer is consistent."""
+    return self.first.strip() == self.second.strip()
+
   def swapped(self) -> "Pair":
     return self._replace(first=self.second, second=self.first)
 
@@ -79,7 +84,7 @@ class Tally(NamedTuple):
     asked: judgements that were wanted, an order each.
     calls: questions put to the judge; one that is wanted twice is put once.
     unread: judgements without a value.
-    pairs: of which both orders have one.
+    pairs: of which both orders have one; two replies that say the same are one order.
     disagreed: of `pairs`, those whose orders name different winners, or none.
   """
 
@@ -158,7 +163,8 @@ class Comparer:
     found = self.verdicts([*pairs, *(pair.swapped() for pair in pairs)])
     halves = zip(found[: len(pairs)], found[len(pairs) :], strict=True)
     out = [Both(*each) for each in halves]
-    known = [each.agrees for each in out if each.agrees is not None]
+    several = [each for pair, each in zip(pairs, out, strict=True) if not pair.alike]
+    known = [each.agrees for each in several if each.agrees is not None]
     self._count(pairs=len(known), disagreed=known.count(False))
     return out
 

@@ -149,6 +149,13 @@ def test_what_cannot_be_read_is_masked_counted_and_told(monkeypatch):
   assert comparer.both([]) == []
 
 
+def test_two_replies_that_say_the_same_are_no_disagreement_of_the_orders():
+  comparer = Comparer(Judge({("x", "x"): "1", ("x", "y"): "2", ("y", "x"): "5"}))
+  found = comparer.both([pair("x", "x"), pair("x", "y")])
+  assert [each.value for each in found] == [0.0, 0.6]
+  assert comparer.tally == comparing.Tally(4, 3, pairs=1, disagreed=0)
+
+
 def test_reliability_by_hand():
   said = {
     ("a", "b"): "1",  # both orders: a
