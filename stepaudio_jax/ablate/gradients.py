@@ -142,7 +142,12 @@ def _check_alike(runs: Sequence[Saved]) -> None:
     json.loads((saved.folder / "sources.json").read_text())["init"] for saved in runs
   }
   losses = {
-    json.dumps([hyper(saved.config), saved.config.aggregation, saved.samples])
+    json.dumps(
+      [
+        *(hyper(saved.config), saved.config.aggregation, saved.samples),
+        *(saved.config.sampling[name] for name in ("temperature", "max_new_tokens")),
+      ]
+    )
     for saved in runs
   }
   if len(starts) > 1 or len(losses) > 1:

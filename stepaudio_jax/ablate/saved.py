@@ -207,8 +207,8 @@ def _number(value: float | None) -> float:
 def weighed(saved: Saved, step: Step, weights: Mapping[str, float]) -> np.ndarray:
   """weight_BC of a step under other weights of the learned dimensions.
 
-  What a prompt's rubric or stream made of a weight stays; rules and other rewards keep
-  theirs; learned dimensions that are not named have none.
+  What a prompt's rubric made of the learned weights stays, of those too that were 0;
+  rules and other rewards keep theirs; learned dimensions that are not named have none.
 
   Raises:
     ValueError: a dimension that the run has not; its own are listed.
@@ -220,12 +220,13 @@ def weighed(saved: Saved, step: Step, weights: Mapping[str, float]) -> np.ndarra
     raise ValueError(
       f"{saved.folder} has no learned reward {unknown}; it has {sorted(learned)}"
     )
-  out_BC = step.weight_BC.copy()
+  out_BC, factor_B = step.weight_BC.copy(), np.ones(len(step.weight_BC), np.float32)
   for k, name in enumerate(saved.names):
-    if name not in learned:
-      continue
-    own, wanted = learned[name], weights.get(name, 0.0)
-    out_BC[:, k] = out_BC[:, k] * (wanted / own) if own else wanted
+    if learned.get(name):
+      factor_B = step.weight_BC[:, k] / learned[name]
+  for k, name in enumerate(saved.names):
+    if name in learned:
+      out_BC[:, k] = factor_B * weights.get(name, 0.0)
   return out_BC
 
 

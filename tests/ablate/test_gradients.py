@@ -199,3 +199,14 @@ def test_played_dialogues_and_other_starts_are_refused(run, tmp_path):
   ablation.pinned(other, tmp_path / "elsewhere")
   with pytest.raises(ValueError, match="one start and one loss"):
     gradients.gradients([run, saved.load(other)], asked("all"), 2)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"), [("temperature", 0.5), ("max_new_tokens", 99)]
+)
+def test_runs_that_drew_otherwise_have_no_common_gradient(run, key, value):
+  c = run.config.copy_and_resolve_references()
+  c.sampling[key] = value
+  other = dataclasses.replace(run, config=c)
+  with pytest.raises(ValueError, match=f"one start and one loss.*{value}"):
+    gradients._check_alike([run, other])

@@ -99,7 +99,8 @@ def test_kept_advantages_are_checked_against_ours(tmp_path):
 
 
 def test_weights_of_rubric_prompts_and_other_rewards_stay(tmp_path):
-  """A row on a rubric's prompt has half of the config's weight; "rubric" its own."""
+  """A row on a rubric's prompt has half of the config's weight, and would have had of
+  one that was 0; "rubric" has its own."""
   weights = {"correctness": 2.0, "naturalness": 0.0}
   found = ablation.rows(["a"], [[(1, 3, 1), (2, 1, 0)]], {**weights, "rubric": 4.0})
   for one in found:
@@ -107,7 +108,7 @@ def test_weights_of_rubric_prompts_and_other_rewards_stay(tmp_path):
   run = saved.load(ablation.folder(tmp_path / "run", found, weights))
   wanted = {"correctness": 6.0, "naturalness": 0.5}
   weight_BC = saved.weighed(run, run.steps[0], wanted)
-  np.testing.assert_allclose(weight_BC, [[3.0, 0.5, 4.0]] * 2)
+  np.testing.assert_allclose(weight_BC, [[3.0, 0.25, 4.0]] * 2)
 
 
 def test_tokens_that_closed_a_thought_are_masked(tmp_path):
