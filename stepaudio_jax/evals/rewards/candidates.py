@@ -34,6 +34,11 @@ def read(path: epath.PathLike) -> dict[str, list[Json]]:
     lacking = [key for key in _KEYS if key not in row.value]
     if lacking:
       raise ValueError(f"{row.at}: lacks {lacking}; its keys are {sorted(row.value)}")
+    if "turn" in row.value:
+      raise ValueError(
+        f"{row.at}: a reply to turn {row.value['turn']} of a dialogue that was played "
+        "(sampling.turns); what was said before it is not in the file"
+      )
     rows.append(row.value)
   last = max(row.get("step", 0) for row in rows) if rows else 0
   found: dict[str, list[Json]] = {}

@@ -3,7 +3,8 @@
 Of every exam that a run has held on held-out prompts (heldout.jsonl): the objective
 that was maximised, gold of the same replies, and how far the policy has gone from its
 reference, in nats of whole replies. A proxy that rises while gold falls is
-over-optimised (Gao et al., arXiv 2210.10760, whose curves are against √KL).
+over-optimised (Gao et al., arXiv 2210.10760, whose curves are against √KL). Where
+dialogues were played (sampling.turns) the last turn counts, the one that gold knows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,14 +45,20 @@ def truths(data: epath.Path) -> dict[str, Row]:
 
 
 def read(run: epath.Path) -> list[Row]:
-  """The rows of a run's exams."""
-  out = []
+  """The rows of a run's exams: replies to the last turn of each dialogue."""
+  out, last = [], {}
   for row in jsonl.Rows(run / "heldout.jsonl"):
     lacking = [key for key in _KEYS if key not in row.value]
     if lacking:
       raise ValueError(f"{row.at}: lacks {lacking}; its keys are {sorted(row.value)}")
     out.append(row.value)
-  return out
+    name, turn = row.value["prompt_id"], row.value.get("turn", 0)
+    last[name] = max(last.get(name, turn), turn)
+  return [
+    row
+    for row in out
+    if row.get("turn", 0) == last[row["prompt_id"]] and not row.get("failed")
+  ]
 
 
 def points(rows: Sequence[Row], truths: Mapping[str, Row]) -> list[Row]:
@@ -69,7 +76,7 @@ def points(rows: Sequence[Row], truths: Mapping[str, Row]) -> list[Row]:
 def _point(rows: Sequence[Row], truths: Mapping[str, Row]) -> Row:
   draws = Draws([row["prompt_id"] for row in rows])
   told = {
-    "kl": [row["kl"] * row["tokens"] for row in rows],
+    "kl": [row["kl"] * _drawn(row) for row in rows],
     "proxy": [row["objective"] for row in rows],
     "gold": [overall(row, truths) for row in rows],
   }
@@ -81,6 +88,11 @@ def _point(rows: Sequence[Row], truths: Mapping[str, Row]) -> Row:
     "root_kl": float(np.sqrt(max(means["kl"]["value"], 0.0))),
     **means,
   }
+
+
+def _drawn(row: Row) -> float:
+  """Tokens of a reply, of which "kl" is the mean; what closed its thought was not."""
+  return row["tokens"] - len(row.get("forced", ()))
 
 
 def overall(row: Row, truths: Mapping[str, Row]) -> float:

@@ -51,6 +51,8 @@ def test_candidates_are_of_the_last_step_and_have_an_answer(tmp_path):
     candidates.read(written(tmp_path, "none.jsonl", [row("p", None)]))
   with pytest.raises(ValueError, match=r"jsonl:1: lacks \['prompt_id', 'dialogue_id'"):
     candidates.read(written(tmp_path, "wrong.jsonl", [{"text": "x"}]))
+  with pytest.raises(ValueError, match="jsonl:1: a reply to turn 2 of a dialogue that"):
+    candidates.read(written(tmp_path, "played.jsonl", [row("p", "x") | {"turn": 2}]))
 
 
 def test_every_candidate_stands_in_a_comparison_without_the_reference(tmp_path):

@@ -71,6 +71,23 @@ def test_an_over_optimised_proxy_by_hand(folder):
   assert len(plots.optimised(result).axes) == 2
 
 
+def test_of_played_dialogues_the_last_turn_counts_and_only_what_was_drawn(folder):
+  last = row(0, "a", RIGHT, 1.0, 0.5) | {"turn": 3, "failed": False}
+  rows = [
+    row(0, "a", "", 9.0, 9.0) | {"turn": 2, "failed": False},
+    last | {"forced": [4, 5]},  # 8 of its 10 tokens, of .5 nats each
+    last | {"text": "", "objective": None, "failed": True},
+  ]
+  lines = "".join(json.dumps(one) + "\n" for one in rows)
+  (folder / "heldout.jsonl").write_text(lines)
+  (point,) = optimised.curves([str(folder)], epath.Path(folder))[str(folder)]
+  assert (point["replies"], point["proxy"]["value"]) == (1, 1.0)
+  assert point["root_kl"] == pytest.approx(2.0)
+  right = gold.score(TRUTH, RIGHT)
+  mean = sum(raters.WEIGHTS[name] * right[name] for name in right) / 6.5
+  assert point["gold"]["value"] == pytest.approx(mean)
+
+
 def test_what_is_lacking_is_named(folder):
   with pytest.raises(ValueError, match="dialogue 'd0' is none of the 0 with truths"):
     optimised.points(ROWS, {})
