@@ -97,7 +97,6 @@ def _compared(
   cache: epath.Path,
   **known: Any,
 ) -> loader.Loaded:
-  _check_packs(c)
   return loader.preferences(
     c.data,
     cache=cache,
@@ -165,7 +164,6 @@ def _gate(c: ConfigDict) -> tuple[str, ...]:
 def _dpo(
   c: ConfigDict, model: Any, frozen: Params, tokenizer: Tokenizer, cache: epath.Path
 ) -> tuple[Any, Any, steps.LossFn]:
-  _check_packs(c)
   loss_fn = steps.dpo_loss(model, **c.loss)
   batches, feed = loader.choices(
     c.data,
@@ -177,13 +175,6 @@ def _dpo(
     **frozen_encoder(frozen, model),
   )
   return batches, feed, loss_fn
-
-
-def _check_packs(c: ConfigDict) -> None:
-  if c.data.pack and jax.process_count() > 1:
-    raise NotImplementedError(
-      "data.pack=True with preferences in several processes: their rows would differ"
-    )
 
 
 def _beside(c: ConfigDict) -> tuple[str, ...]:

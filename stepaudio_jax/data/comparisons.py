@@ -1,7 +1,7 @@
 """Pairs of replies with what raters said of them, as batches for a reward model."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -9,11 +9,12 @@ from absl import logging
 from stepaudio_jax.core import lengths, progress
 from stepaudio_jax.core.types import Comparisons
 from stepaudio_jax.data import collate, examples, packing
+from stepaudio_jax.data import pairs as pairs_lib
 from stepaudio_jax.data import replies as replies_lib
-from stepaudio_jax.data.collate import Example, Limits
+from stepaudio_jax.data.collate import Example
 from stepaudio_jax.data.corpus import LISTED, Corpus
 from stepaudio_jax.data.examples import Skipped
-from stepaudio_jax.data.replies import Views
+from stepaudio_jax.data.pairs import Pair, PairLimits
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.data.store import Store
 from stepaudio_jax.models.mixture import NAME as MIXTURE
@@ -21,66 +22,9 @@ from stepaudio_jax.text import chat
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 OVERALL = "overall"  # the dimension that is a rater's choice between the replies
-ROUNDED_TOKENS = 32  # shapes taken from data are rounded up: fewer programs
 
 Judged = tuple[int, Preference]  # (place in its set, row)
-
-
-@dataclasses.dataclass(frozen=True)
-class PairLimits:
-  """Shapes of a batch; None takes what the data needs.
-
-  Attributes:
-    prompts: of the contexts.
-    max_reply_tokens: of each view of a reply.
-    max_raters: J.
-  """
-
-  prompts: Limits | None = None
-  max_reply_tokens: int | None = None
-  max_raters: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pair:
-  """One comparison, rendered; its `tokens` and `chunks` are its context's.
-
-  Attributes:
-    id: that of its first row.
-    places: its rows in the set, a rater each.
-    context: without frames.
-    keys: of the context's clips in the store.
-    clip_frames: encoder frames of every chunk.
-    replies: in the order in which the first row names them.
-    label_JC, score_2JC: see types.Comparisons.
-    raters: names, in the order of `places`.
-    turned_J: see types.Comparisons.
-  """
-
-  id: str
-  source: int
-  places: tuple[int, ...]
-  context: Example
-  keys: tuple[str, ...]
-  clip_frames: tuple[int, ...]
-  replies: tuple[Views, Views]
-  label_JC: np.ndarray
-  score_2JC: np.ndarray
-  raters: tuple[str, ...]
-  turned_J: np.ndarray
-
-  @property
-  def tokens(self) -> int:
-    return len(self.context.token_T)
-
-  @property
-  def chunks(self) -> int:
-    return len(self.clip_frames)
-
-  @property
-  def reply_tokens(self) -> int:
-    """Of the longest view."""
-    return max(reply.tokens for reply in self.replies)
+Place = tuple[int, int]  # (source, index)
 
 
 class Pairs:
@@ -95,7 +39,8 @@ class Pairs:
     store: encoder frames of the corpus's clips; None for text alone.
     dimensions: C; "overall" is the choice between the replies, and so is "mixture",
       which is to predict it; any other name is one of the rows' `dims`.
-    packs: of a batch, see data/packing.py; 0 where replies are not packed.
+    packs: of the rows that `batch` is given, see data/packing.py; 0 where replies are
+      not packed.
     rater_room: numbers for so many raters; with 0 they are not told apart.
 
   Attributes:
@@ -123,12 +68,12 @@ class Pairs:
     self.dimensions, self._width = tuple(dimensions), encoder_width
     self.names, self.weights = corpus.names, corpus.weights
     found = list(self._rendered())
-    self.limits = _filled(limits, found)
+    self.limits = pairs_lib.filled(limits, found)
     self.raters = _numbered(found, rater_room) if rater_room else {}
     self.skipped: list[Skipped] = []
     self._pairs: list[list[Pair]] = [[] for _ in corpus.names]
     for pair in found:
-      problem = _problem(pair, self.limits)
+      problem = pairs_lib.problem(pair, self.limits)
       if problem:
         self.skipped.append(Skipped(pair.id, problem))
       else:
@@ -156,10 +101,25 @@ class Pairs:
     places = self._pairs[source][index].places
     return [self._corpus.sample(source, place) for place in places]
 
+  def need(self, places: Iterable[Place], share: int) -> packing.Need:
+    """What a batch of these comparisons needs, `share` of them to a pack."""
+    found = [self.entry(*place) for place in places]
+    lengths_BQ = [
+      [len(view) for reply in pair.replies for view in reply] for pair in found
+    ]
+    return pairs_lib.needed(found, lengths_BQ, share, self.limits.row_tokens)
+
   def batch(
-    self, rows: Sequence[Sequence[tuple[int, int]]], first_number: int
+    self,
+    rows: Sequence[Sequence[Place]],
+    first_number: int,
+    need: packing.Need | None = None,
   ) -> Comparisons:
-    """Rows of at most one (source, index), numbered from `first_number`."""
+    """Rows of at most one (source, index), numbered from `first_number`.
+
+    Args:
+      need: of a batch of which these rows are a part; None is theirs alone.
+    """
     chosen = [[self.entry(*place) for place in row] for row in rows]
     pad_id = self._tokenizer.special.pad
     prompts = collate.collate(
@@ -186,10 +146,9 @@ class Pairs:
     labels = (label_BJC, score_B2JC, *self._who(chosen))
     if not self._packs:
       return Comparisons(replies, *labels)
-    row_tokens = self.limits.prompts.max_tokens + self.limits.max_reply_tokens
     apart = (self._packs, len(rows) // self._packs)
     return Comparisons(
-      packing.packed(replies, self._packs, row_tokens, pad_id),
+      packing.packed(replies, self._packs, self.limits.row_tokens, pad_id, need=need),
       *(x if x is None else x.reshape(*apart, *x.shape[1:]) for x in labels),
     )
 
@@ -314,35 +273,3 @@ def _numbered(pairs: Sequence[Pair], room: int) -> dict[str, int]:
   if len(names) > room:
     raise ValueError(f"raters.room={room}, but there are {len(names)}: {names[:8]} …")
   return {name: number for number, name in enumerate(names)}
-
-
-def _filled(limits: PairLimits, pairs: Sequence[Pair]) -> PairLimits:
-  longest = max(max(pair.clip_frames, default=0) for pair in pairs)
-  needed = Limits(
-    _rounded(max(pair.tokens for pair in pairs)),
-    max(pair.chunks for pair in pairs),
-    # An odd last frame has a neighbour that the adaptor's convolution reads.
-    longest + longest % 2,
-  )
-  return PairLimits(
-    limits.prompts or needed,
-    limits.max_reply_tokens or _rounded(max(pair.reply_tokens for pair in pairs)),
-    limits.max_raters or max(len(pair.places) for pair in pairs),
-  )
-
-
-def _rounded(tokens: int) -> int:
-  return -(-tokens // ROUNDED_TOKENS) * ROUNDED_TOKENS
-
-
-def _problem(pair: Pair, limits: PairLimits) -> str | None:
-  """Why a comparison does not fit, or None where it does."""
-  if len(pair.places) > limits.max_raters:
-    raise ValueError(
-      f"comparison {pair.id!r} has {len(pair.places)} raters, max_raters is "
-      f"{limits.max_raters}"
-    )
-  if pair.reply_tokens > limits.max_reply_tokens:
-    room = limits.max_reply_tokens
-    return f"a reply of {pair.reply_tokens} tokens, max_reply_tokens is {room}"
-  return limits.prompts.problem(pair.tokens, pair.clip_frames)

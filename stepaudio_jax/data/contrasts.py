@@ -1,16 +1,18 @@
 """Pairs of replies of which raters chose one, as batches for DPO."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import logging
 
 from stepaudio_jax.core.types import Contrasts
 from stepaudio_jax.data import packing
+from stepaudio_jax.data import pairs as pairs_lib
 from stepaudio_jax.data import replies as replies_lib
-from stepaudio_jax.data.comparisons import OVERALL, Pair, Pairs
+from stepaudio_jax.data.comparisons import OVERALL, Pairs
 from stepaudio_jax.data.examples import Skipped
+from stepaudio_jax.data.pairs import Pair
 from stepaudio_jax.text.tokenizer import Tokenizer
 
 Place = tuple[int, int]  # (source, index)
@@ -40,7 +42,8 @@ class Choices:
 
   Args:
     pairs: of the one dimension "overall", not packed.
-    packs: of a batch, see data/packing.py; 0 where replies are not packed.
+    packs: of the rows that `batch` is given, see data/packing.py; 0 where replies are
+      not packed.
 
   Raises:
     ValueError: a set without a decided comparison.
@@ -78,8 +81,27 @@ class Choices:
     del tokens, chunks
     return False
 
-  def batch(self, rows: Sequence[Sequence[Place]], first_number: int) -> Contrasts:
-    """Rows of at most one (source, index), numbered from `first_number`."""
+  def need(self, places: Iterable[Place], share: int) -> packing.Need:
+    """What a batch of these comparisons needs, `share` of them to a pack."""
+    found = [self._found[source][index] for source, index in places]
+    pairs = [self._pairs.entry(*one.place) for one in found]
+    lengths_BQ = [
+      [len(pair.replies[k].thought_T) for k in one.order]
+      for one, pair in zip(found, pairs, strict=True)
+    ]
+    return pairs_lib.needed(pairs, lengths_BQ, share, self.limits.row_tokens)
+
+  def batch(
+    self,
+    rows: Sequence[Sequence[Place]],
+    first_number: int,
+    need: packing.Need | None = None,
+  ) -> Contrasts:
+    """Rows of at most one (source, index), numbered from `first_number`.
+
+    Args:
+      need: of a batch of which these rows are a part; None is theirs alone.
+    """
     chosen = [[self._found[source][index] for source, index in row] for row in rows]
     pairs = [[one.place for one in row] for row in chosen]
     views = self._pairs.batch(pairs, first_number).replies
@@ -96,9 +118,9 @@ class Choices:
     replies = dataclasses.replace(views, token_BQT=token_BQT, count_BQ=count_BQ)
     if not self._packs:
       return Contrasts(replies, spoken_BQT)
-    row_tokens = self.limits.prompts.max_tokens + self.limits.max_reply_tokens
+    row_tokens, pad_id = self.limits.row_tokens, self._tokenizer.special.pad
     return Contrasts(
-      packing.packed(replies, self._packs, row_tokens, self._tokenizer.special.pad),
+      packing.packed(replies, self._packs, row_tokens, pad_id, need=need),
       spoken_BQT.reshape(self._packs, -1, *spoken_BQT.shape[1:]),
     )
 

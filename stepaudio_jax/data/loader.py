@@ -1,6 +1,7 @@
 """From the `data` part of a recipe to batches: what the training loop calls."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grain
@@ -129,6 +130,7 @@ def preferences(
     packs: that this process's rows are shared out to where `data.pack` is on.
     rater_room: see comparisons.Pairs.
   """
+  packs = packs if data.pack else 0
   feed = _pairs(
     data,
     cache,
@@ -136,10 +138,10 @@ def preferences(
     (encode, frames_kind),
     dimensions=dimensions,
     encoder_width=encoder_width,
-    packs=packs if data.pack else 0,
+    packs=packs,
     rater_room=rater_room,
   )
-  return batches(feed, seed, batch_size, pack=False), feed
+  return _compared(feed, seed, batch_size, packs), feed
 
 
 def choices(
@@ -164,8 +166,20 @@ def choices(
     encoder_width=encoder_width,
     packs=0,
   )
-  feed = contrasts.Choices(pairs, tokenizer, packs if data.pack else 0)
-  return batches(feed, seed, batch_size, pack=False), feed
+  packs = packs if data.pack else 0
+  feed = contrasts.Choices(pairs, tokenizer, packs)
+  return _compared(feed, seed, batch_size, packs), feed
+
+
+def _compared(
+  feed: comparisons.Pairs | contrasts.Choices, seed: int, batch_size: int, packs: int
+) -> grain.DatasetIterator:
+  """Endless batches; all processes' packs have one shape, which each finds alone."""
+  need = None
+  if packs:
+    comparisons_a_pack = batch_size // (packs * jax.process_count())
+    need = functools.partial(feed.need, share=comparisons_a_pack)
+  return _batches(feed, pipeline.mixture(feed, seed), batch_size, False, need)
 
 
 def _pairs(
@@ -252,6 +266,17 @@ def batches(
     most = min(WINDOW_BATCHES, sum(feed.counts) // batch_size)
     kind = {"batch_size": batch_size, "batches": most, "seed": seed}
     stream, shape = Alike(stream, feed.bucket, **kind), feed.shape
+  return _batches(feed, stream, batch_size, pack, shape)
+
+
+def _batches(
+  feed: Any,
+  stream: Sequence[pipeline.Place],
+  batch_size: int,
+  pack: bool,
+  shape: Callable[[Iterable[pipeline.Place]], Any] | None,
+) -> grain.DatasetIterator:
+  """Those of `pipeline.batches` for this process."""
   return pipeline.batches(
     feed,
     stream,

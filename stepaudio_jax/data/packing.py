@@ -14,6 +14,7 @@ from stepaudio_jax.data import buckets
 _EIGHTHS = 3
 Place = tuple[int, int]  # (prompt, reply) of a pack
 Bundle = tuple[int, list[int]]  # a prompt of a pack, and replies behind it
+Need = tuple[int, int]  # (rows of a pack, clips of a row)
 
 
 def packed(
@@ -25,6 +26,7 @@ def packed(
   shared: bool = False,
   row_counts: Sequence[int] = (),
   agreed: Callable[[int], int] = int,
+  need: Need | None = None,
 ) -> PackedReplies:
   """Prompts shared out to `packs`, their replies into as few rows as fit.
 
@@ -41,10 +43,12 @@ def packed(
     row_counts: declared numbers of rows of a pack, ascending, see `room`.
     agreed: what this process needs → what all need, where several make one batch; see
       processes.largest.
+    need: what the packs of all processes need, where it is known without asking; see
+      `needed`.
 
   Raises:
-    ValueError: `packs` does not divide the prompts, or a prompt and its reply are
-      longer than a row.
+    ValueError: `packs` does not divide the prompts, a prompt and its reply are longer
+      than a row, or more is needed than `need`.
   """
   prompts = replies.token_BQT.shape[0]
   if packs < 1 or prompts % packs:
@@ -58,25 +62,62 @@ def packed(
       f"{length_BQ[b, q]} tokens, a row has {row_tokens}"
     )
   clips_B = (replies.prompts.frame_count_BR > 0).sum(axis=1)
-  plans = [
-    planned(*share, row_tokens, shared=shared)
-    for share in zip(
-      np.split(prompt_B, packs), np.split(replies.count_BQ, packs), strict=True
-    )
-  ]
-  first_P = np.arange(packs) * (prompts // packs)
-  held = [
-    sum(int(clips_B[first + b]) for b, _ in row)
-    for first, plan in zip(first_P, plans, strict=True)
-    for row in plan
-  ]
-  rows, clips = agreed(max(map(len, plans))), agreed(max(held, default=0))
+  sizes = (prompt_B, replies.count_BQ)
+  plans = _plans(*sizes, prompts // packs, row_tokens, shared=shared)
+  rows, clips = map(agreed, _need(plans, clips_B))
+  if need is not None:
+    if rows > need[0] or clips > need[1]:
+      raise ValueError(f"{rows} rows and {clips} clips a row are more than {need}")
+    rows, clips = need
   rows, clips = room(rows, clips, row_counts)
   out = _empty(replies, (packs, rows, row_tokens), clips, pad_id, shared)
-  for pack, (first, plan) in enumerate(zip(first_P, plans, strict=True)):
+  for pack, plan in enumerate(plans):
     for row, bundles in enumerate(plan):
-      _lay(out, replies, pack, row, [(int(first) + b, qs) for b, qs in bundles])
+      _lay(out, replies, pack, row, bundles)
   return out
+
+
+def needed(
+  prompt_B: np.ndarray,
+  clips_B: np.ndarray,
+  count_BQ: np.ndarray,
+  *,
+  share: int,
+  row_tokens: int,
+) -> Need:
+  """What the packs of `packed` need, from lengths alone.
+
+  Each process of several finds the same from those of the whole batch, and its packs
+  have the shapes of the others' without a word between them.
+
+  Args:
+    prompt_B, clips_B: tokens and clips of each prompt.
+    count_BQ: tokens of each reply, in the order in which they will be packed.
+    share: prompts of a pack; the last ones may have fewer, or none.
+  """
+  return _need(_plans(prompt_B, count_BQ, share, row_tokens, shared=False), clips_B)
+
+
+def _plans(
+  prompt_B: np.ndarray,
+  count_BQ: np.ndarray,
+  share: int,
+  row_tokens: int,
+  *,
+  shared: bool,
+) -> list[list[list[Bundle]]]:
+  """Of each pack the bundles of each row, by the numbers of all prompts."""
+  out = []
+  for first in range(0, len(prompt_B), share):
+    part = slice(first, first + share)
+    plan = planned(prompt_B[part], count_BQ[part], row_tokens, shared=shared)
+    out.append([[(first + b, qs) for b, qs in row] for row in plan])
+  return out
+
+
+def _need(plans: Sequence[Sequence[Sequence[Bundle]]], clips_B: np.ndarray) -> Need:
+  clips = [int(sum(clips_B[b] for b, _ in row)) for plan in plans for row in plan]
+  return max(map(len, plans), default=0), max(clips, default=0)
 
 
 def planned(
