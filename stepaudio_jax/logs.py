@@ -19,7 +19,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from stepaudio_jax.core import files, processes, progress, recipe
+from stepaudio_jax.core import added, files, processes, progress, recipe
 
 # Changing these between two starts of one run changes no number that it computes, but
 # for the rounding of sums that are taken in another order.
@@ -170,6 +170,9 @@ def check_workdir(
 ) -> epath.Path:
   """The folder, if it is new or belongs to a run of the same config.
 
+  Keys that came to the code since the run began are no other config where they have
+  the values of core/added.py, with which it does what it did; they are told.
+
   Args:
     free: beginnings of keys that may change, too.
 
@@ -181,10 +184,12 @@ def check_workdir(
   now = recipe.flat(config)
   if path.exists():
     before = json.loads(path.read_text())["config"]
+    since = sorted(key for key in now.keys() - before.keys() if added.off(key, now))
     changed = [
       f"{key}: {before.get(key, 'absent')!r} → {now.get(key, 'absent')!r}"
       for key in sorted(_fixed(before) | _fixed(now))
       if not key.startswith(free)
+      and key not in since
       and (key not in before or key not in now or before[key] != now[key])
     ]
     if changed:
@@ -193,6 +198,11 @@ def check_workdir(
       raise ValueError(
         f"{workdir} holds a run of another config: {'; '.join(changed)}. "
         f"Use another workdir, or the config it was started with.{note}"
+      )
+    if since:
+      values = ", ".join(f"{key}={now[key]!r}" for key in since)
+      say(
+        f"{workdir} began before these keys were there, and goes on as then: {values}"
       )
   return workdir
 

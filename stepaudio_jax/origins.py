@@ -55,11 +55,17 @@ def pinned(
   return {name: epath.Path(known[name]) for name in origins}
 
 
-def start_size(name: str, init: epath.PathLike) -> Size:
+def start_size(name: str, init: epath.PathLike, *, whole: bool = False) -> Size:
   """The size that a run trains: the row `name`, with what shapes do not show of `init`.
 
   Weights go with the rotations and the epsilon that they were trained with, which
   differ between releases of one shape. "init" is `init`'s own size, row or not.
+
+  Args:
+    whole: nothing of the model is begun anew, so that all shapes must be `init`'s.
+
+  Raises:
+    ValueError: they are not; both sizes are told.
   """
   if name == "init" and init:
     return _size(init)
@@ -67,7 +73,37 @@ def start_size(name: str, init: epath.PathLike) -> Size:
   if not init:
     return row
   its = _size(init)
+  if whole:
+    _check_size(row, its, init)
   return dataclasses.replace(row, **{key: getattr(its, key) for key in _UNSEEN})
+
+
+def _check_size(row: Size, its: Size, init: epath.PathLike) -> None:
+  ours, theirs = (dataclasses.asdict(size) for size in (row, its))
+  differing = [
+    f"{key} {ours[key]} ≠ {theirs[key]}"
+    for key in ours
+    if key not in ("name", *_UNSEEN) and ours[key] != theirs[key]
+  ]
+  if differing:
+    raise ValueError(
+      f"size={row.name!r}, but init={str(init)!r} is of size {its.name!r}: "
+      f"{', '.join(differing)}; size='init' takes its own"
+    )
+
+
+def check_writes(key: str, origin: epath.PathLike) -> None:
+  """Whether a recipe's `key` names a model that writes replies.
+
+  Raises:
+    ValueError: it is a reward model; its dimensions are told.
+  """
+  its = reward_dimensions(origin) if origin else {}
+  if its:
+    raise ValueError(
+      f"{key}={str(origin)!r} holds a reward model of {its['dimensions']}, which "
+      "writes no replies: name a model that does, such as the one it was trained from"
+    )
 
 
 def check_tokenizer(origin: epath.PathLike, tokenizer: Tokenizer) -> None:

@@ -56,13 +56,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.check_workdir(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
-  if c.init:
-    origins.check_tokenizer(c.init, tokenizer)
+  size = start_size(c, tokenizer)
   mesh = meshes.mesh(c.mesh)
   sharding.rows(c.batch_size, c.microbatches, mesh)
 
   # ─── Model ────────────────────────────────────────────────────────────────────────
-  size = origins.start_size(c.size, c.init)
   model = sharding.model(c, size, mesh)
   init_key, step_key = jax.random.split(jax.random.key(c.seed))
   params = initial_params(c, model.size, tokenizer, init_key, mesh)
@@ -162,6 +160,23 @@ def checked(c: ConfigDict) -> ConfigDict:
   if not (*c.trainable, *objective.beside(c)):
     raise ValueError(f"trainable=() of {c.objective!r}: choose of {objective.parts}")
   return c
+
+
+def start_size(c: ConfigDict, tokenizer: Tokenizer) -> Size:
+  """The size that is trained, if what the run starts from can be started from.
+
+  Raises:
+    ValueError: it has other tokens or another size, or writes no replies where the
+      objective is to write.
+  """
+  objective = OBJECTIVES[c.objective]
+  if objective.parts == workdirs.PARTS:
+    for key in ("init", "reference")[: 1 + objective.reference]:
+      origins.check_writes(key, c[key])
+  if c.init:
+    origins.check_tokenizer(c.init, tokenizer)
+  whole = {*workdirs.PARTS} <= {*objective.parts} - {*c.fresh}
+  return origins.start_size(c.size, c.init, whole=whole)
 
 
 def initial_params(

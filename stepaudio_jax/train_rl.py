@@ -39,6 +39,7 @@ from stepaudio_jax.rollout import (
   heldout,
   keys,
   overlong,
+  scorable,
   summary,
   waiting,
   watch,
@@ -61,14 +62,16 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
   workdir = logs.check_workdir(workdir, c)
   entry.compilation_cache(workdir / "xla_cache")
   tokenizer = tokenizers.load(c.tokenizer)
+  for key in ("init", "reference"):
+    origins.check_writes(key, c[key])
   origins.check_tokenizer(c.init, tokenizer)
+  size = origins.start_size(c.size, c.init, whole=True)
   mesh = meshes.mesh(c.mesh)
   drawing_mesh = meshes.another_mesh(c.sampling_mesh, mesh)
   sharding.rows(c.prompts_per_step, 1, drawing_mesh)
   sharding.rows(c.prompts_per_step // c.minibatches, c.microbatches, mesh)
   for each in (mesh, drawing_mesh):
     sharding.rows(c.heldout.batch_size, 1, each)
-  size = origins.start_size(c.size, c.init)
   model = sharding.model(c, size, mesh)
   algorithm = rl.load(c.algorithm.name)
 
@@ -100,9 +103,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     played=c.sampling.turns,
     cache=cache,
     tokenizer=tokenizer,
+    unfit=scorable.unfit(c.rewards.rules),
     **ear,
   )
   feed, unseen = open_prompts(c.data.split), open_prompts(c.heldout.split)
+  keys.check_prompts(c, sum(feed.counts), len(feed.skipped))
   batches = loader.batches(feed, c.seed, c.prompts_per_step, pack=False)
   reader = judge(c, sources, encoder, tokenizer, mesh)
   longest = overlong.shaped(c.rewards, c.sampling.max_new_tokens)

@@ -1,8 +1,8 @@
 """A small run in a process of its own that tells what it is about to do.
 
-`python -m tests.child {sft,rlhf,talks,gradients} WORLD WORKDIR` appends "<phase> <n>"
-to WORKDIR.phases before each sampling, update, write and rename; whoever kills it waits
-for these lines.
+`python -m tests.child {sft,rlhf,talks,judged,chosen,gradients} WORLD WORKDIR` appends
+"<phase> <n>" to WORKDIR.phases before each sampling, update, write and rename; whoever
+kills it waits for these lines.
 With PAUSE="<phase> <n>" in the environment the thread that does the work stops there;
 with DIE="<process> <phase> <n>" that process of several kills itself there, with LEAVE
 it is told to leave.
@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from jax import config as jax_config
 
-from configs import rlhf, sft
+from configs import dpo, reward_model, rlhf, sft
 from stepaudio_jax import meshes, origins, sharding, steps, train, train_rl
 from stepaudio_jax.core import processes, tree
 from stepaudio_jax.models import sizes
@@ -31,7 +31,8 @@ from tests import dialogues, tones
 STEPS = 4
 PHASES = {"sft": ("update", "write", "rename")}
 PHASES["rlhf"] = PHASES["talks"] = ("sample", *PHASES["sft"])
-JOURNALS = {"sft": ("metrics",), "rlhf": ("metrics", "samples", "heldout")}
+JOURNALS = dict.fromkeys(("sft", "judged", "chosen"), ("metrics",))
+JOURNALS |= {"rlhf": ("metrics", "samples", "heldout")}
 _PAUSE_S = 120
 
 
@@ -75,8 +76,33 @@ def played(world: epath.Path) -> Any:
   return shared(c, world)
 
 
+def judged(world: epath.Path) -> Any:
+  """A reward model of packed comparisons."""
+  c = reward_model.get_config("smoke")
+  c.dimensions, c.dims_on_thought = ("overall", "correctness"), ("correctness",)
+  return compared(c, world)
+
+
+def chosen(world: epath.Path) -> Any:
+  """DPO on packed comparisons."""
+  return compared(dpo.get_config("smoke"), world)
+
+
+def compared(c: Any, world: epath.Path) -> Any:
+  """Packs of two comparisons; SGD, for others divide rounding by itself."""
+  c.init = str(world / "sft")
+  c.data.options.preference.path = str(world / "preferences-unlike.jsonl")
+  c.data.max_tokens, c.data.max_clip_s, c.data.max_reply_tokens = 64, 1.0, 64
+  c.data.pack, c.total_steps, c.batch_size, c.microbatches = True, STEPS, 16, 2
+  c.optim.update({"name": "sgd", "lr": 0.5, "eps": 0.0, "warmup_steps": 0})
+  c.optim.b2, c.optim.weight_decay, c.checkpoint.every_steps = 0.0, 0.0, 1
+  c.log.every_steps = 1
+  return shared(c, world)
+
+
 RUNS = {"sft": (train.run, supervised), "rlhf": (train_rl.run, policy_gradient)}
 RUNS["talks"] = (train_rl.run, played)
+RUNS |= {"judged": (train.run, judged), "chosen": (train.run, chosen)}
 
 
 def gradients(c: Any, workdir: pathlib.Path) -> None:
@@ -109,10 +135,21 @@ def make_world(folder: pathlib.Path) -> pathlib.Path:
   """What both runs start from."""
   folder.mkdir(exist_ok=True)
   dialogues.with_talks(tones.world(folder))
+  tones.write(folder / "preferences-unlike.jsonl", [unlike(i) for i in range(8)])
   tones.policy(folder / "sft")
   tones.policy(folder / "other", seed=5)
   tones.reward_model(folder / "rm", ("correctness", "naturalness"))
   return folder
+
+
+def unlike(i: int) -> dict:
+  """A preference whose replies are long or short; some contexts are text alone."""
+  row = tones.preference(i)
+  if i % 3 == 0:
+    row["context"] = [{"role": "human", "content": "Pitch? " * (1 + i)}]
+  for k, one in enumerate(row["candidates"]):
+    one["think"] = "I hear it. " * (1 + (3 * i + 5 * k) % 9)
+  return row
 
 
 class Teller:

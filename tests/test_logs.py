@@ -61,6 +61,41 @@ def test_another_schedule_is_another_run(tmp_path):
     logs.check_workdir(tmp_path, config(**{"optim.schedule": "cosine"}))
 
 
+def test_keys_that_came_later_are_accepted_where_they_are_off(tmp_path, capsys):
+  """Others are refused: what was done without them nobody can tell."""
+  started(tmp_path, config())
+  later = config()
+  later.sampling = {"slots": 0}
+  later.kl = {"target": 0.0, "horizon": 7}
+  logs.check_workdir(tmp_path, later)
+  told = "began before these keys were there, and goes on as then: "
+  assert (
+    f"{told}kl.horizon=7, kl.target=0.0, sampling.slots=0\n" in capsys.readouterr().err
+  )
+  changed = later.copy_and_resolve_references()
+  changed.sampling.slots = 8
+  with pytest.raises(ValueError, match=r"config: sampling\.slots: 'absent' → 8\. Use"):
+    logs.check_workdir(tmp_path, changed)
+  changed.sampling.slots, changed.kl.target = 0, 0.1
+  wrong = r"config: kl\.horizon: 'absent' → 7; kl\.target: 'absent' → 0\.1\. Use"
+  with pytest.raises(ValueError, match=wrong):
+    logs.check_workdir(tmp_path, changed)
+  unknown = config()
+  unknown.novel = False
+  with pytest.raises(ValueError, match=r"config: novel: 'absent' → False\. Use"):
+    logs.check_workdir(tmp_path, unknown)
+  started(tmp_path, later)
+  with pytest.raises(ValueError, match=r"config: kl\.target: 0\.0 → 'absent'"):
+    logs.check_workdir(tmp_path, _without(later))
+
+
+def _without(c):
+  out = c.copy_and_resolve_references()
+  with out.unlocked():
+    del out.kl["target"]
+  return out
+
+
 def test_the_manifest_is_the_first_starts_and_lists_all(tmp_path, monkeypatch, caplog):
   monkeypatch.setattr(logs.sys, "argv", ["first"])
   started(tmp_path, config())

@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from stepaudio_jax.core import processes
+from stepaudio_jax import workdirs
+from stepaudio_jax.core import processes, tree
 from tests import child, kill
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -104,6 +105,40 @@ def test_rlhf_in_two_processes_is_that_of_one_and_survives_a_death(world, tmp_pa
   done = launched(2, 2, "rlhf", world, killed)
   assert done.returncode == 0, done.stderr
   assert kill.differences("rlhf", killed, whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["judged", "chosen"])
+def test_packed_comparisons_in_two_processes_are_those_of_one(stage, world, tmp_path):
+  """Packs of the same shapes, the same parameters but for rounding, exact restarts."""
+  whole, one, killed = (tmp_path / name for name in ("whole", "one", "killed"))
+  for workdir, count in ((whole, 2), (one, 1)):
+    done = launched(count, 4 // count, stage, world, workdir)
+    assert done.returncode == 0, done.stderr
+  slots = []
+  for ours, theirs in zip(numbers(whole), numbers(one), strict=True):
+    # Slots and padding are told of the first process's packs, a half of all.
+    slots.append(2 * ours.pop("data/slots"))
+    assert slots[-1] == theirs.pop("data/slots")
+    assert 0 <= ours.pop("data/padding") < 1 > theirs.pop("data/padding")
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6, nan_ok=True)
+  assert len({*slots}) > 1
+  start, two, alone = (flat(folder) for folder in (world / "sft", whole, one))
+  moved = [np.abs(alone[name] - start[name]).max() for name in alone if name in start]
+  assert max(moved) > 1e-3
+  for name, leaf in alone.items():
+    np.testing.assert_allclose(two[name], leaf, rtol=0, atol=1e-5 * max(moved))
+  done = launched(2, 2, stage, world, killed, DIE="1 update 3")
+  assert done.returncode == 1
+  assert "process 1 ended with signal SIGKILL" in done.stderr
+  done = launched(2, 2, stage, world, killed)
+  assert done.returncode == 0, done.stderr
+  assert re.search("resumed after step [12]", done.stderr)
+  assert kill.differences(stage, killed, whole) == []
+
+
+def flat(folder):
+  return dict(tree.named_leaves(workdirs.load_params(folder)))
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import contextlib
-import difflib
 import functools
 import importlib.util
 import logging
@@ -78,9 +77,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
   """
   keys = recipe.flat(config)
   if key not in keys:
-    near = difflib.get_close_matches(key, keys, n=1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown key {key!r};{hint} the keys are {sorted(keys)}")
+    near = recipe.nearest(key, keys)
+    raise ValueError(f"unknown key {key!r}{near}; {recipe.listed(keys)}")
   *parents, name = key.split(".")
   place = config
   for parent in parents:

@@ -1,13 +1,16 @@
 """Arguments of recipe files (`configs/sft.py:size=small,smoke`) and their checks."""
 
+import difflib
 import itertools
 import math
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
+
+FEW = 6  # keys that an error lists
 
 
 class ArgumentError(ValueError):
@@ -78,10 +81,33 @@ def check_keys(config: ConfigDict, keys: Iterable[str], free: tuple[str, ...]) -
   """
   has = {key for key in flat(config) if not key.startswith(free)}
   wants = set(keys)
-  problems = [f"unknown key {key!r}" for key in sorted(has - wants)]
+  problems = [
+    f"unknown key {key!r}{nearest(key, wants)}" for key in sorted(has - wants)
+  ]
   problems += [f"missing key {key!r}" for key in sorted(wants - has)]
   if problems:
-    raise ValueError(f"{'; '.join(problems)}; the keys are {sorted(wants)}")
+    raise ValueError(f"{'; '.join(problems)}; {listed(wants)}")
+
+
+def nearest(key: str, keys: Collection[str]) -> str:
+  """ " (did you mean …?)" of a key that is none, or "" where none is like it.
+
+  Alike are keys whose whole name is or whose last part is, and those of a group.
+  """
+  last = {name: name.rpartition(".")[2] for name in sorted(keys)}
+  ends = difflib.get_close_matches(key.rpartition(".")[2], {*last.values()}, n=1)
+  found = difflib.get_close_matches(key, last, n=FEW // 2)
+  found += [name for name, end in last.items() if end in ends]
+  found += [name for name in last if name.startswith(f"{key}.")]
+  few = [*dict.fromkeys(found)][:FEW]
+  return f" (did you mean {' or '.join(map(repr, few))}?)" if few else ""
+
+
+def listed(keys: Collection[str]) -> str:
+  """All keys where they are few, else where they are told."""
+  if len(keys) <= FEW:
+    return f"the keys are {sorted(keys)}"
+  return f"--help with --config FILE lists all {len(keys)} keys"
 
 
 def check_loop(config: ConfigDict, key: str, other: str) -> None:

@@ -1,8 +1,9 @@
 """The data sets of one split: found by name, read, and checked before training."""
 
+import collections
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ class Corpus:
     split: "train", "heldout", or whatever the sets know.
     kind: what every set must hold.
     key_file: where content keys are kept for the next start, see keys.py.
+    unfit: sample → why it is of no use to whoever reads the corpus, or None.
 
   Attributes:
     names: of the sets, sorted; `source` is the index here.
@@ -51,7 +53,7 @@ class Corpus:
   Raises:
     ValueError: an unknown set or option, options of a set that is not mixed, rows that
       break their schema, ids that occur twice, audio files that are not there; up to 20
-      are listed at once.
+      are listed at once. Samples that are unfit, counted.
   """
 
   def __init__(
@@ -61,6 +63,7 @@ class Corpus:
     split: str,
     kind: type = schema.Dialogue,
     key_file: str | None = None,
+    unfit: Callable[[Any], str | None] | None = None,
   ):
     self.names = _weighted_names(mix)
     self.weights = tuple(float(mix[name]) for name in self.names)
@@ -72,7 +75,7 @@ class Corpus:
       self._rows.append(rows)
     self._kind = kind
     self._keys = keys.Keys(key_file)
-    self._check()
+    self._check(unfit or (lambda sample: None))
 
   def __len__(self) -> int:
     return sum(map(len, self._rows))
@@ -114,11 +117,11 @@ class Corpus:
   def _bar(self, what: str) -> Iterator[tuple[int, int]]:
     return iter(progress.bar(self.places(), what, "row", total=len(self)))
 
-  def _check(self) -> None:
+  def _check(self, unfit: Callable[[Any], str | None]) -> None:
     owner: dict[str, str] = {}
     clip_owner: dict[str, str] = {}
     extra: set[str] = set()
-    problems = []
+    problems, odd = [], collections.defaultdict(list)
     for source, index in self._bar("checking data"):
       try:
         sample = self.sample(source, index)
@@ -128,6 +131,8 @@ class Corpus:
         if len(problems) == LISTED:
           break
         continue
+      if why := unfit(sample):
+        odd[why].append(sample.id)
       if isinstance(sample, schema.Dialogue):
         extra |= set(sample.row) - set(schema.DIALOGUE_KEYS)
       at = f"{self._rows[source][index].at}: example {sample.id!r}"
@@ -135,6 +140,7 @@ class Corpus:
         if isinstance(audio.source, str):
           clip_owner.setdefault(audio.source, at)
     _raise_all(problems, "wrong rows")
+    _raise_unfit(odd, len(self))
     absent = (path for path in clip_owner if not epath.Path(path).exists())
     first = itertools.islice(absent, LISTED)
     _raise_all(
@@ -193,6 +199,16 @@ def _check_new(name: str, row: Row, owner: dict[str, str]) -> None:
   if name in owner:
     raise ValueError(f"{row.at}: id {name!r} is already that of {owner[name]}")
   owner[name] = row.at
+
+
+def _raise_unfit(odd: Mapping[str, Sequence[str]], of: int) -> None:
+  if odd:
+    count = sum(map(len, odd.values()))
+    reasons = [
+      f"{why} ({len(ids)}, such as {', '.join(map(repr, ids[:LISTED]))})"
+      for why, ids in itertools.islice(odd.items(), LISTED)
+    ]
+    raise ValueError(f"{count} of {of} rows are of no use here: {'; '.join(reasons)}")
 
 
 def _raise_all(problems: list[str], what: str) -> None:

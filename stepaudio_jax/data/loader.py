@@ -89,6 +89,7 @@ def rendered(
   frames_kind: str,
   encoder_width: int,
   buckets: Buckets | None = None,
+  unfit: Callable[[schema.Dialogue], str | None] | None = None,
 ) -> examples.Examples:
   """Dialogues whose clips the frozen encoder has heard, once each.
 
@@ -97,8 +98,10 @@ def rendered(
     frames_kind: of the latter, see features.frames_kind.
     encode: the frozen encoder.
     buckets: see examples.Examples.
+    unfit: see corpus.Corpus.
   """
-  talks = corpus.Corpus(data.mix, data.options, split, key_file=_key_file(cache))
+  key_file = _key_file(cache)
+  talks = corpus.Corpus(data.mix, data.options, split, key_file=key_file, unfit=unfit)
   return examples.Examples(
     talks,
     _frames(talks, data, cache, encode, frames_kind),

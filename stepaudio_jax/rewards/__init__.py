@@ -3,7 +3,8 @@
 A file defines `score(example, text) -> float` and `EXAMPLES`, a list of (example,
 text, expected) that a test runs. `example` is a dialogue row; `text` is what a model
 sampled after a prompt that opened a thought: thought, `</think>`, answer. It may define
-`NEEDS`, the keys of the row without which it has nothing to say.
+`NEEDS`, the keys of the row without which it has nothing to say, and `check(example)`,
+which raises a ValueError where the row cannot be scored.
 """
 
 import sys

@@ -28,16 +28,25 @@ EXAMPLES = [
 ]
 
 
-def score(example: Mapping[str, Any], text: str) -> float:
-  """Reads the level behind the thought.
+def check(example: Mapping[str, Any]) -> None:
+  """Whether the example can be scored.
 
   Raises:
-    ValueError: the example's answer is no place among the levels.
+    ValueError: its answer is no place among the levels.
   """
   answer = example.get("answer")
   if answer not in _PLACES:
     raise ValueError(
       f"example {example['id']!r}: answer {answer!r} is not one of {_PLACES}"
     )
+
+
+def score(example: Mapping[str, Any], text: str) -> float:
+  """Reads the level behind the thought.
+
+  Raises:
+    ValueError: as `check`.
+  """
+  check(example)
   level = levels.named(replies.split_reply(text)[1])
-  return -1.0 if level is None else -abs(level - float(answer)) / _FURTHEST
+  return -1.0 if level is None else -abs(level - float(example["answer"])) / _FURTHEST

@@ -93,6 +93,8 @@ def checked(c: ConfigDict) -> ConfigDict:
       f"{how.samples}: a reply alone never differs from others"
     )
   _check_turns(c)
+  _check_slots(c)
+  _check_learned(c)
   _check_target(c)
   Correction(**c.correction)
   overlong.shaped(c.rewards, c.sampling.max_new_tokens)
@@ -176,6 +178,49 @@ def _check_packing(c: ConfigDict) -> None:
     raise ValueError(
       f"data.row_tokens={c.data.row_tokens} must be 0 or at least data.max_tokens + "
       f"sampling.max_new_tokens = {least}"
+    )
+
+
+def check_prompts(c: ConfigDict, prompts: int, skipped: int) -> None:
+  """Whether there are enough prompts for a step.
+
+  Args:
+    prompts: that fit.
+    skipped: that do not.
+
+  Raises:
+    ValueError: there are fewer.
+  """
+  if prompts < c.prompts_per_step:
+    raise ValueError(
+      f"prompts_per_step={c.prompts_per_step} is more than the {prompts} prompts of "
+      f"data.split={c.data.split!r} ({skipped} more do not fit): at most {prompts}"
+    )
+
+
+def _check_slots(c: ConfigDict) -> None:
+  replies = c.prompts_per_step * c.sampling.samples
+  if c.sampling.slots > replies:
+    raise ValueError(
+      f"sampling.slots={c.sampling.slots} is more than prompts_per_step × "
+      f"sampling.samples = {replies} replies; 0 decodes all of them at a time"
+    )
+
+
+def _check_learned(c: ConfigDict) -> None:
+  """Whether what is said of learned rewards can act without any."""
+  if c.rewards.learned:
+    return
+  if c.reward_model:
+    raise ValueError(
+      f"reward_model={c.reward_model!r} would do nothing: rewards.learned names none "
+      "of its dimensions; leave it '', or take configs/rlhf.py, which names them (a "
+      "weight of 0 only logs one)"
+    )
+  if c.rewards.rubric.learned != 1.0:
+    raise ValueError(
+      f"rewards.rubric.learned={c.rewards.rubric.learned} is a factor of the weights "
+      "in rewards.learned, which has none; leave it 1.0"
     )
 
 

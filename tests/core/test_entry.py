@@ -88,13 +88,13 @@ def test_values_are_set_in_the_type_of_the_recipes_own(toy):
   [
     (
       [*RUN, "--config.optim.lrr=1"],
-      "unknown key 'optim.lrr'; did you mean 'optim.lr'?",
+      "unknown key 'optim.lrr' (did you mean 'optim.lr'?); the keys are",
     ),
     (
       [*RUN, "--config.optim.lrr=1"],
       "the keys are ['none', 'on', 'optim.lr', 'parts',",
     ),
-    ([*RUN, "--config.optim=1"], "unknown key 'optim'"),
+    ([*RUN, "--config.optim=1"], "unknown key 'optim' (did you mean 'optim.lr'?)"),
     ([*RUN, "--config.steps=many"], "--config.steps=many: invalid literal for int()"),
     ([*RUN, "--config.on=yes"], "'yes' is not true or false"),
     ([*RUN, "--config.parts=('a'"], "--config.parts=('a': '(' was never closed"),

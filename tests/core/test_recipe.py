@@ -17,10 +17,29 @@ def test_every_wrong_argument_is_named_at_once():
 
 def test_unknown_and_missing_keys_are_collected():
   has = ConfigDict({"optim": {"lr": 1.0, "b2": 0.9}, "mix": {"mine": 1.0}})
-  wrong = r"unknown key 'optim\.b2'; missing key 'optim\.b1'; the keys are"
+  wrong = (
+    r"^unknown key 'optim\.b2' \(did you mean 'optim\.b1' or 'optim\.lr'\?\); "
+    r"missing key 'optim\.b1'; the keys are \['optim\.b1', 'optim\.lr'\]$"
+  )
   with pytest.raises(ValueError, match=wrong):
     recipe.check_keys(has, ("optim.lr", "optim.b1"), free=("mix.",))
   recipe.check_keys(has, ("optim.lr", "optim.b2"), free=("mix.",))
+
+
+def test_of_many_keys_the_nearest_are_told():
+  """By the whole name, by its last part, or as members of a group; else none."""
+  keys = [f"{group}.{name}" for group in ("optim", "critic") for name in ("lr", "eps")]
+  keys += [f"other.key_{k}" for k in range(80)] + ["batch_size"]
+  assert recipe.nearest("optim.lrr", keys) == (
+    " (did you mean 'optim.lr' or 'optim.eps' or 'critic.lr'?)"
+  )
+  assert recipe.nearest("batchsize", keys) == " (did you mean 'batch_size'?)"
+  assert recipe.nearest("critic", keys) == (
+    " (did you mean 'critic.lr' or 'critic.eps'?)"
+  )
+  assert recipe.nearest("nothing_like_it", keys) == ""
+  assert recipe.nearest("key_1", keys).count(" or ") == recipe.FEW - 1
+  assert recipe.listed(keys) == "--help with --config FILE lists all 85 keys"
 
 
 def test_choose_lists_the_choices():

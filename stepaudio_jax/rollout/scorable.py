@@ -1,0 +1,38 @@
+"""Which prompts a recipe's rules can score: known before anything is computed."""
+
+from collections.abc import Callable, Mapping
+
+from stepaudio_jax import rewards
+from stepaudio_jax.data.schema import Dialogue
+from stepaudio_jax.rollout.scorer import STREAMS
+from stepaudio_jax.text import messages as messages_lib
+
+
+def unfit(
+  rules: Mapping[str, Mapping[str, float]],
+) -> Callable[[Dialogue], str | None]:
+  """Dialogue → why its prompt cannot be scored, None where it can.
+
+  Args:
+    rules: {stream: {file of rewards/: weight}}.
+  """
+  of = {
+    stream: {name: rewards.load(name) for name in rules.get(stream, {})}
+    for stream in STREAMS
+  }
+
+  def why(dialogue: Dialogue) -> str | None:
+    row, asked = dialogue.row, dialogue.row["messages"]
+    asked = asked[:-1] if asked[-1]["role"] == "assistant" else asked
+    stream = STREAMS[0 if messages_lib.audio_blocks(asked) else 1]
+    for name, rule in of[stream].items():
+      for key in getattr(rule, "NEEDS", ()):
+        if row.get(key) is None:
+          return f"no {key!r}, which the reward {name!r} needs"
+      try:
+        getattr(rule, "check", lambda row: None)(row)
+      except ValueError as error:
+        return str(error)
+    return None
+
+  return why
