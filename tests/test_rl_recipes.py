@@ -153,6 +153,21 @@ def changed(recipe: str, arg: str, **values) -> ConfigDict:
       {"data__pack": True, "data__row_tokens": 159},
       r"row_tokens=159 must be 0 or at least .* = 160",
     ),
+    (
+      "algorithm=grpo",
+      {"reward_model": "runs/rm"},
+      "reward_model='runs/rm' would do nothing: rewards.learned names none",
+    ),
+    (
+      "algorithm=grpo",
+      {"rewards__rubric__learned": 0.5},
+      "rubric.learned=0.5 is a factor of the weights in rewards.learned",
+    ),
+    (
+      "algorithm=grpo",
+      {"sampling__slots": 129},
+      "slots=129 is more than .* = 128 replies; 0 decodes all",
+    ),
   ],
 )
 def test_impossible_recipes_are_refused_before_anything_is_loaded(arg, values, message):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from stepaudio_jax import rewards
 from stepaudio_jax.data.schema import Dialogue
 from stepaudio_jax.rollout.scorer import STREAMS
-from stepaudio_jax.text import messages as messages_lib
 
 
 def unfit(
@@ -22,9 +21,7 @@ def unfit(
   }
 
   def why(dialogue: Dialogue) -> str | None:
-    row, asked = dialogue.row, dialogue.row["messages"]
-    asked = asked[:-1] if asked[-1]["role"] == "assistant" else asked
-    stream = STREAMS[0 if messages_lib.audio_blocks(asked) else 1]
+    row, stream = dialogue.row, STREAMS[0 if dialogue.audio else 1]
     for name, rule in of[stream].items():
       for key in getattr(rule, "NEEDS", ()):
         if row.get(key) is None:
