@@ -40,12 +40,13 @@ def mesh(
 ) -> Mesh:
   """The mesh of those lengths, of all devices; one length may be −1, what is left.
 
-  Devices of one slice are neighbours in the order that its wiring asks for. Of several
+  Devices of one slice are neighbours in the order that its wiring asks for; where that
+  has `tensor` and `context` cross processes, they are those of one process. Of several
   slices, which a slower network joins, `data` counts the slices first.
 
   Raises:
-    ValueError: the lengths' product is not the number of devices, or `data` is no
-      multiple of the slices.
+    ValueError: the lengths' product is not the number of devices, `data` is no multiple
+      of the slices, or two processes would have to read the same rows.
   """
   devices = jax.devices() if devices is None else devices
   lengths = _filled(lengths, len(devices))
@@ -90,7 +91,10 @@ def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.nd
   slices = len({getattr(device, "slice_index", 0) for device in devices})
   if slices == 1:
     # An axis of the mesh may be a part of one of the wiring, as 8 of a row of 16.
-    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    found = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+    return found if _apart(lengths, found) else _by_process(lengths, found)
   if lengths["data"] % slices:
     raise ValueError(
       f"mesh {dict(lengths)}: `data` is no multiple of the {slices} slices, and no "
@@ -101,16 +105,42 @@ def _ordered(lengths: Mapping[str, int], devices: Sequence[jax.Device]) -> np.nd
   return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
 
-def _check_processes(lengths: Mapping[str, int], devices: np.ndarray) -> None:
-  """Each process of this run reads rows that no other reads, as many as the others."""
-  if jax.process_count() == 1:
-    return
-  processes = np.vectorize(lambda device: device.process_index)(devices)
-  readers = processes.reshape(lengths["data"] * lengths["fsdp"], -1)
+def _by_process(lengths: Mapping[str, int], devices: np.ndarray) -> np.ndarray:
+  """With `tensor` and `context` within processes, if they have room for them.
+
+  The four chips of a TPU's host are a square, while a ring of four crosses two hosts.
+  """
+  processes = len(np.unique(_processes(devices)))
+  group = lengths["tensor"] * lengths["context"]
+  rest, uneven = divmod(devices.size // processes, group)
+  if not rest or uneven or lengths["fsdp"] % rest:
+    return devices
+  return mesh_utils.create_hybrid_device_mesh(
+    (1, rest, lengths["tensor"], lengths["context"]),
+    (lengths["data"], lengths["fsdp"] // rest, 1, 1),
+    devices.ravel().tolist(),
+    process_is_granule=True,
+    allow_split_physical_axes=True,
+  )
+
+
+def _processes(devices: np.ndarray) -> np.ndarray:
+  return np.vectorize(lambda device: device.process_index)(devices)
+
+
+def _apart(lengths: Mapping[str, int], devices: np.ndarray) -> bool:
+  """Whether each process reads rows that no other reads, as many as the others."""
+  readers = _processes(devices).reshape(lengths["data"] * lengths["fsdp"], -1)
   shares = np.unique(readers[:, 0], return_counts=True)[1]
-  if (readers != readers[:, :1]).any() or len(set(shares)) > 1:
-    raise ValueError(
-      f"mesh {dict(lengths)}: tensor × context crosses the {jax.process_count()} "
-      f"processes of {jax.local_device_count()} devices, so that two of them would "
-      "have to read the same rows; make data × fsdp a multiple of the processes"
-    )
+  return bool((readers == readers[:, :1]).all()) and len(set(shares)) == 1
+
+
+def _check_processes(lengths: Mapping[str, int], devices: np.ndarray) -> None:
+  if _apart(lengths, devices):
+    return
+  processes = len(np.unique(_processes(devices)))
+  raise ValueError(
+    f"mesh {dict(lengths)}: tensor × context crosses the {processes} processes of "
+    f"{devices.size // processes} devices, so that two of them would have to read the "
+    "same rows; make data × fsdp a multiple of the processes"
+  )
