@@ -107,6 +107,14 @@ def test_the_objective_of_a_mixed_batch_by_hand():
   assert len(judge.asked) == 3
 
 
+def test_replies_that_say_the_same_are_asked_about_once():
+  judge = Judge({"names": met(True), "asks": met(False), "is": met(False)})
+  texts = [said("Low."), said("High."), said("Low.")]
+  reward_B = RubricReader(judge)([RUBRIC] * 3, texts)
+  np.testing.assert_array_equal(reward_B, [0.75] * 3)
+  assert len(judge.asked) == 6
+
+
 def test_an_answer_that_cannot_be_read_masks_its_reply_alone():
   replies = iter([met(True), met(True), met(False), met(True), "hm", met(False)])
 

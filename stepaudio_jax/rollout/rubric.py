@@ -40,7 +40,8 @@ class RubricReader:
   """Rewards by a judge, asked about every item of a rubric: see judges/rubric.py.
 
   A reply whose thought never closed has none (NaN), nor has one about which an answer
-  cannot be read; these are counted in the log.
+  cannot be read; these are counted in the log. Replies that say the same to one prompt
+  are asked about once.
   """
 
   def __init__(self, judge: Judge):
@@ -54,7 +55,9 @@ class RubricReader:
       own = [] if text.answer is None else rubric.questions(row, text.answer)
       parts.append(slice(len(asked), len(asked) + len(own)))
       asked += own
-    answers = self._judge.answers(asked) if asked else []
+    new = [*dict.fromkeys(asked)]
+    said = dict(zip(new, self._judge.answers(new) if new else [], strict=True))
+    answers = [said[question] for question in asked]
     reward_B = np.full(len(rows), np.nan, np.float32)
     unread = []
     for b, (row, part) in enumerate(zip(rows, parts, strict=True)):
