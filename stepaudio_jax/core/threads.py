@@ -12,14 +12,22 @@ _END = object()
 COUNT = min(4, os.cpu_count() or 1)
 
 
-def each(work: Callable[[T], None], items: Iterable[T], count: int = COUNT) -> None:
+def each(
+  work: Callable[[T], None],
+  items: Iterable[T],
+  count: int = COUNT,
+  stop: threading.Event | None = None,
+) -> None:
   """Calls `work` with every item, `count` at a time; returns when all are done.
 
   An item is taken when a thread is free for it, so no more than `count` are in memory.
   What `work` or `items` raises is raised here, once no thread is left at work; items
   that had not begun by then are left out.
+
+  Args:
+    stop: is set where all is to end early, such as by Ctrl-C, for work that waits.
   """
-  lock, stop, coming = threading.Lock(), threading.Event(), iter(items)
+  lock, stop, coming = threading.Lock(), stop or threading.Event(), iter(items)
 
   def some() -> None:
     while not stop.is_set():

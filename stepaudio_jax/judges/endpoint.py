@@ -186,7 +186,8 @@ class Endpoint:
       found[place] = work.answer(place, question)
 
     try:
-      threads.each(ask, enumerate(questions), self.settings.concurrency)
+      count = self.settings.concurrency
+      threads.each(ask, enumerate(questions), count, stop=work.stop)
     finally:
       self.tally = Tally(*map(sum, zip(self.tally, work.tally, strict=True)))
       told = ", ".join(f"{n} {name}" for name, n in self.tally._asdict().items() if n)
@@ -237,12 +238,12 @@ class Endpoint:
 
 
 class _Work:
-  """The tries of one call of `answers`, by several threads."""
+  """The tries of one call of `answers`, by several threads; `stop` ends them."""
 
   def __init__(self, endpoint: Endpoint):
     self.tally = Tally()
     self._endpoint, self._settings = endpoint, endpoint.settings
-    self._lock, self._stop = threading.Lock(), threading.Event()
+    self._lock, self.stop = threading.Lock(), threading.Event()
     self._in_a_row = 0
 
   def answer(self, place: int, question: Question) -> Said | None:
@@ -250,7 +251,7 @@ class _Work:
     try:
       return self._tried(place, question)
     except BaseException:
-      self._stop.set()  # others need not sleep on
+      self.stop.set()  # others need not sleep on
       raise
 
   def _tried(self, place: int, question: Question) -> Said | None:
@@ -282,7 +283,7 @@ class _Work:
         return said
       if number < self._settings.retries:
         self._count(retries=1)
-        if self._stop.wait(_wait_s(self._settings.backoff_s, number, why.wait_s)):
+        if self.stop.wait(_wait_s(self._settings.backoff_s, number, why.wait_s)):
           return None
     self._unanswered(place, why)
     return None

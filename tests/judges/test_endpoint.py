@@ -1,5 +1,6 @@
 """A judge behind HTTP: a server in this process answers, well or badly."""
 
+import signal
 import socket
 import threading
 import time
@@ -68,6 +69,24 @@ def test_replies_keep_the_order_of_the_questions_under_concurrency():
     found = asked(server.url, concurrency=4).answers(questions(12))
   assert found == [f"said {k}" for k in range(12)]
   assert server.most == 4
+
+
+def test_an_interrupt_ends_the_tries_of_every_question():
+  """Ctrl-C while both of two questions are tried: neither is tried a second time."""
+  together = threading.Barrier(2)
+
+  def reply(number, body):
+    if together.wait(10) == 0:
+      signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.2)  # it has been noticed by then
+    return servers.Answer({"error": "overloaded"}, 503)
+
+  with servers.serving(reply) as server:
+    judge = asked(server.url, concurrency=2, backoff_s=0.05, retries=5)
+    with pytest.raises(KeyboardInterrupt):
+      judge.answers(questions(2))
+    together.abort()
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
