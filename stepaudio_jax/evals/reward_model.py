@@ -279,15 +279,29 @@ def _weights(dimension: str) -> Mapping[str, float]:
 def summary(
   items: Sequence[Row], dimensions: Sequence[str], controls: Sequence[str]
 ) -> Row:
-  """For each dimension the model's accuracy, baselines, ceiling, and the rest."""
+  """For each dimension the model's accuracy, baselines, ceiling, and the rest.
+
+  Nothing can be told of dimensions in which nobody has decided anything: they stand in
+  "undecided".
+
+  Raises:
+    ValueError: there is no other.
+  """
+  undecided = [name for name in dimensions if not _decided(items, name)]
+  if len(undecided) == len(dimensions):
+    raise ValueError(
+      f"no decided choice of any of {undecided} in {len(items)} comparisons"
+    )
   dialogues = judged.dialogues(items)
   simulated = all(row["simulated"] for row in items)
-  heads = [judged.judged(items, name, controls) for name in dimensions]
+  known = [name for name in dimensions if name not in undecided]
+  heads = [judged.judged(items, name, controls) for name in known]
   return {
     "simulated": simulated,
     "comparisons": len(items),
     "dialogues": len(set(dialogues)),
     "raters": len({rater for row in items for rater in row["raters"]}),
+    "undecided": undecided,
     "dimensions": {
       one.name: {
         **choices.entry([row["dimensions"][one.name] for row in items], dialogues),
@@ -295,8 +309,13 @@ def summary(
       }
       for one in heads
     },
-    **statistics.whole(items, heads),
+    **statistics.whole(items, heads, best.chosen(dimensions)),
   }
+
+
+def _decided(items: Sequence[Row], name: str) -> bool:
+  """Whether a label of the dimension is there, and no tie."""
+  return any(label for row in items for label in row["dimensions"][name]["labels"])
 
 
 def page(result: Row) -> str:
@@ -315,7 +334,7 @@ def page(result: Row) -> str:
       "Accuracy: decided choices that the rewards predict, equal rewards count half; "
       "95 % intervals by bootstrap over dialogues. Length alone: the longer, or the "
       "shorter, whichever does better on these very choices. Silence: the same model "
-      f"on silence of equal length. {note}",
+      f"on silence of equal length. {note}{_told_of(result['undecided'])}",
       choices.accuracy_table(result["dimensions"]),
       "By strength of the choice; ties apart: the mean gap of the rewards.",
       choices.strength_table(result["dimensions"]),
@@ -324,6 +343,11 @@ def page(result: Row) -> str:
       "",
     ]
   )
+
+
+def _told_of(undecided: Sequence[str]) -> str:
+  names = ", ".join(undecided)
+  return f" Nobody decided anything in {names}: not told of." if undecided else ""
 
 
 def plot(result: Row) -> Figure:

@@ -23,7 +23,7 @@ def entry(one: Judged, *, simulated: bool) -> dict[str, Row]:
 
   Args:
     simulated: the world's gold says which dimensions need audio; of other data nobody
-      says so ("needs_audio" None), except that raters of "overall" heard it all.
+      says so ("needs_audio" None).
   """
   heard_NJ = choices.right(one.gap_N, one.label_NJ)
   draws = Draws(one.dialogues)

@@ -27,9 +27,12 @@ def dimension(one: Judged, *, simulated: bool) -> Row:
   }
 
 
-def whole(items: Sequence[Row], heads: Sequence[Judged]) -> Row:
-  """Of all dimensions together."""
-  name = best.chosen([one.name for one in heads])
+def whole(items: Sequence[Row], heads: Sequence[Judged], name: str) -> Row:
+  """Of all dimensions together.
+
+  Args:
+    name: of the dimension by which the best of n is chosen.
+  """
   return {
     "own": correlation.own(heads),
     "between": correlation.between(heads),

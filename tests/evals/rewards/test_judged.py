@@ -1,6 +1,7 @@
-"""The turns of a dialogue are no independent comparisons: they come, or go, together."""
+"""Comparisons as the report counts them: by dialogues, and where anybody decided."""
 
 import numpy as np
+import pytest
 
 from stepaudio_jax.evals import reward_model
 from stepaudio_jax.evals.rewards import best, orders
@@ -57,3 +58,21 @@ def test_the_best_of_a_dialogues_turns_are_resampled_as_one():
   groups = {f"a#{k}": high for k in range(9)} | {f"b#{k}": low for k in range(9)}
   one = best.entry(groups)["points"][0]["gold"]
   assert (one["value"], one["low"], one["high"]) == (3.0, 2.0, 4.0)
+
+
+def test_what_nobody_decided_is_left_out_by_name_and_changes_nothing_else():
+  items, alone = told(lambda name, k: f"{name}#{k}")
+  for k, one in enumerate(items):
+    told_of = one["dimensions"]["overall"]
+    one["dimensions"]["silent"] = told_of | {"labels": [None if k % 2 else 0]}
+  found = reward_model.summary(items, ["silent", "overall"], ["silence"])
+  assert found.pop("undecided") == ["silent"]
+  assert alone.pop("undecided") == []
+  assert found == alone
+  result = found | {"undecided": ["silent"], "checkpoint": "rm/3", "optimised": {}}
+  page = reward_model.page(result | {"settings": {}})
+  assert "Nobody decided anything in silent: not told of." in page
+  with pytest.raises(
+    ValueError, match=r"no decided choice of any of \['silent'\] in 40"
+  ):
+    reward_model.summary(items, ["silent"], ["silence"])
