@@ -42,9 +42,10 @@ def run(path: epath.PathLike, *, out: epath.PathLike | None = None) -> int:
 def measured(panel: Panel) -> dict[str, Any]:
   """Agreement by dimension, of `labels` (comparisons) and `scores` (replies).
 
-  Of each: units with two values or more, their values, units with one (alone); α and
-  its interval; nominal and interval α; shares of pairs with the same value (same) and,
-  of labels, on the same side (side). None where it cannot be known.
+  Of each: units with two values or more, their values, units with one (alone), how many
+  values are different; α and its interval, which fine scales do not have; nominal and
+  interval α; shares of pairs with the same value (same) and, of labels, on the same
+  side (side). None where it cannot be known.
   """
   return {
     "raters": len(panel.raters),
@@ -65,9 +66,13 @@ def _labels(panel: Panel, dimension: str) -> dict[str, Any]:
 
 
 def _measured(value_NJ: np.ndarray, dialogues: tuple[str, ...]) -> dict[str, Any]:
-  low, high = agreement.alpha_interval(value_NJ, dialogues) or (None, None)
+  different = len(np.unique(value_NJ[~np.isnan(value_NJ)]))
+  coarse = different <= agreement.MOST_VALUES
+  ends = coarse and agreement.alpha_interval(value_NJ, dialogues)
+  low, high = ends or (None, None)
   return {
     **agreement.size(value_NJ),
+    "different": different,
     "alpha": agreement.alpha(value_NJ),
     "low": low,
     "high": high,
@@ -90,6 +95,12 @@ def told(report: dict[str, Any]) -> str:
   for kind, what in (("labels", "choices"), ("scores", "scores")):
     if report[kind]:
       parts.append(_table(report[kind], what))
+      parts += [
+        f"No interval for {name}: {one['different']} different {what} are more than "
+        f"{agreement.MOST_VALUES}."
+        for name, one in report[kind].items()
+        if one["different"] > agreement.MOST_VALUES
+      ]
   if not any(one["units"] for one in report["labels"].values()):
     parts.append("No comparison has two raters: nothing can be said of agreement.")
   return "\n\n".join(parts)

@@ -47,6 +47,20 @@ def test_full_agreement_in_turned_rows(tmp_path, capsys):
   assert "| overall |    24 |     48 |          0 | 1.00 [1.00, 1.00] |" in told
 
 
+def test_a_fine_scale_has_no_interval_and_spoils_no_other(tmp_path, capsys):
+  data = rows([1, -1] * 20, [1, -1] * 20)
+  for k, row in enumerate(data):
+    fine = 1 + k // 2 / 10
+    said, other = "xy" if k % 2 == 0 else "yx"  # the second rater's are turned
+    row["scores"] = {said: {"wit": fine}, other: {"wit": 1}}
+  found = measured(tmp_path, data)
+  wit = found["scores"]["wit"]
+  assert (wit["alpha"], wit["low"], wit["different"]) == (1, None, 40)
+  assert found["labels"]["overall"]["low"] == 1
+  told = capsys.readouterr().out
+  assert "No interval for wit: 40 different scores are more than 32." in told
+
+
 def test_alpha_by_hand(tmp_path):
   """Nominal α needs no order of the replies where choices are ±1 or 0 by rater.
 
