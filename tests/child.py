@@ -135,7 +135,7 @@ def make_world(folder: pathlib.Path) -> pathlib.Path:
   """What both runs start from."""
   folder.mkdir(exist_ok=True)
   dialogues.with_talks(tones.world(folder))
-  tones.write(folder / "preferences-unlike.jsonl", [unlike(i) for i in range(8)])
+  tones.write(folder / "preferences-unlike.jsonl", [unlike(i) for i in range(24)])
   tones.policy(folder / "sft")
   tones.policy(folder / "other", seed=5)
   tones.reward_model(folder / "rm", ("correctness", "naturalness"))
@@ -144,11 +144,11 @@ def make_world(folder: pathlib.Path) -> pathlib.Path:
 
 def unlike(i: int) -> dict:
   """A preference whose replies are long or short; some contexts are text alone."""
-  row = tones.preference(i)
+  row = tones.preference(i % 8) | {"id": f"unlike-{i}", "task_id": f"unlike-{i}"}
   if i % 3 == 0:
-    row["context"] = [{"role": "human", "content": "Pitch? " * (1 + i)}]
+    row["context"] = [{"role": "human", "content": "Pitch? " * (1 + i % 8)}]
   for k, one in enumerate(row["candidates"]):
-    one["think"] = "I hear it. " * (1 + (3 * i + 5 * k) % 9)
+    one["think"] = "I hear it. " * (9 if i % 4 == 0 else 1 + (i + k) % 3)
   return row
 
 
