@@ -37,10 +37,11 @@ in all else (`rewards.veto`, of any rewards; rl/parts/veto.py). Rewards that say
 nothing, or go with the length of replies, are warned of, as are lost entropy and a KL
 that runs off: `log.warn`, rollout/watch.py, and warnings.jsonl in the workdir.
 
-Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells the memory of
-the update): four chips share a row, eight where PPO's critic learns beside the policy,
-and an update takes a prompt's 16 replies at a time. On N chips `--config.microbatches`
-is 64 · 4 / N, or 64 · 8 / N; where that is no whole number, change `prompts_per_step`.
+Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells memory and time
+of a step): the four chips of a host share a row, and an update takes a prompt's 16
+replies at a time, with PPO first for the critic (`critic_first`), then for the policy.
+On N chips `--config.microbatches` is 64 · 4 / N; where that is no whole number, change
+`prompts_per_step`.
 """
 
 import math
@@ -86,11 +87,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.options.rubric = {"set": "dialogue", "path": path}
   c.kl.beta = 0.02 if arg.size == "tiny" else 0.001
   if arg.size not in ("tiny", "small"):  # for 128 chips of v5p: see experiments/fit
-    # The 16 replies to a prompt are one part of an update. Two models learn with PPO:
-    # twice as many devices share a row.
-    c.mesh.context = 8 if "critic_optim" in c else 4
-    c.microbatches = c.mesh.context // 2
+    # The 16 replies to a prompt are one part of an update; the four chips of a host
+    # share its rows.
+    c.mesh.context = 4
+    c.microbatches = 2
     c.remat = "full"
+    if "critic_first" in c:
+      c.critic_first = True
     c.data.share_prompts = False  # the TPU's attention kernel reads copies alone
     c.heldout.prompts = 128  # batches that 32 groups of devices can share
     c.heldout.batch_size = 64

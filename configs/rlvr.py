@@ -171,6 +171,8 @@ def get_config(arg: str = "") -> ConfigDict:
   }
   if arg.algorithm == "ppo":
     c.critic_optim = {**c.optim.to_dict(), "lr": 5e-4 if tiny else 1e-5}
+    # Its gradient before the policy's: one model's activations at a time.
+    c.critic_first = False
   data, fsdp = (1, -1) if large else (-1, 1)
   c.mesh = {"data": data, "fsdp": fsdp, "tensor": 1, "context": 1}
   tensor = _SAMPLING_TENSOR.get(arg.size, 1)

@@ -141,6 +141,7 @@ def policy_loss(c: ConfigDict, model: StepAudio, algorithm: ModuleType) -> Calla
     constant=c.sampling.max_new_tokens if c.aggregation == "constant" else None,
     correction=Correction(**c.correction),
     first=update_measures(c),
+    critic_first=algorithm.CRITIC and c.critic_first,
   )
 
 

@@ -178,6 +178,7 @@ def policy_loss(
   constant: float | None = None,
   correction: Correction = _UNCORRECTED,
   first: bool = False,
+  critic_first: bool = False,
 ) -> Callable[[Params, Update, Array], tuple[Array, dict[str, Mean | Measured]]]:
   """Loss of an `Update` for steps.train_step.
 
@@ -193,6 +194,9 @@ def policy_loss(
     first: the update is the only one of its rollout, so the policy before it is the
       policy itself: `old_BT` is not read, and metrics["measured"] tells what a pass
       of its own (`measured`) would have found, with the update's axes (packs.leading).
+    critic_first: the critic's gradient is found before anything else is, so that the
+      inputs of only one model's layers are kept at a time. The loss is added up in
+      another order.
   """
 
   def loss_fn(
@@ -203,7 +207,13 @@ def policy_loss(
     experience = jax.tree.map(
       lambda x: x.reshape(-1, *x.shape[apart:]), update.experience
     )
-    now_BQT, entropy_BQT = _scores(params, update.replies, model, temperature)
+    replies, learnt = update.replies, None
+    if algorithm.CRITIC and critic_first:
+      learnt, named = critic_loss(params["critic"], (replies, experience))
+      # Nothing reads the replies before the critic's gradient is there.
+      ready = lax.stop_gradient(learnt)
+      replies, _ = lax.optimization_barrier((replies, ready))
+    now_BQT, entropy_BQT = _scores(params, replies, model, temperature)
     now_BT = jnp.where(experience.mask_BT, _flat(now_BQT), 0.0)
     if first:
       experience = dataclasses.replace(experience, old_BT=lax.stop_gradient(now_BT))
@@ -217,9 +227,10 @@ def policy_loss(
     metrics = {"policy_loss": mean(loss_BT), "kl_now": mean(kl_BT)}
     metrics |= {name: mean(value_BT) for name, value_BT in extras.items()}
     loss_BT = loss_BT + update.beta_BQ.reshape(-1, 1) * kl_BT
-    if algorithm.CRITIC:
-      value_BT = _flat(values(params["critic"], update.replies, model=model))
-      value_loss_BT = algorithm.value_loss(value_BT, experience, **hyper)
+    if learnt is not None:
+      metrics |= named
+    elif algorithm.CRITIC:
+      value_loss_BT = value_loss(params["critic"], replies, experience)
       metrics["value_loss"] = mean(value_loss_BT)
       loss_BT = loss_BT + value_loss_BT
     if first:
@@ -228,9 +239,49 @@ def policy_loss(
         lambda x: x.reshape(*update.beta_BQ.shape, -1), Measured(now_BQT, entropy_BQT)
       )
     loss = aggregate(loss_BT, experience.mask_BT, aggregation, constant)
+    if learnt is not None:
+      loss = dataclasses.replace(loss, total=loss.total + learnt)
     return loss.total, metrics | {"loss": loss}
 
+  def value_loss(
+    critic: Params, replies: Replies | PackedReplies, experience: Experience
+  ) -> Array:
+    value_BT = _flat(values(critic, replies, model=model))
+    return algorithm.value_loss(value_BT, experience, **hyper)
+
+  @_at_once
+  def critic_loss(
+    critic: Params, data: tuple[Replies | PackedReplies, Experience]
+  ) -> tuple[Array, dict[str, Mean]]:
+    loss_BT, mask_BT = value_loss(critic, *data), data[1].mask_BT
+    found = aggregate(loss_BT, mask_BT, aggregation, constant)
+    return found.total, {"value_loss": masked.mean(loss_BT, mask_BT)}
+
   return loss_fn
+
+
+def _at_once(loss_fn: Callable) -> Callable:
+  """(params, data) → (total, metrics) whose gradient is found together with it.
+
+  Only that of `params` is, and it waits for the backward pass in place of what the
+  layers keep for theirs.
+  """
+
+  @jax.custom_vjp
+  def found(params: Params, data: Any) -> tuple[Array, Any]:
+    return loss_fn(params, data)
+
+  def forward(params: Params, data: Any) -> tuple[tuple[Array, Any], Params]:
+    return lax.optimization_barrier(
+      jax.value_and_grad(loss_fn, has_aux=True)(params, data)
+    )
+
+  def backward(gradient: Params, cotangent: tuple[Array, Any]) -> tuple[Params, None]:
+    scale, _ = cotangent
+    return jax.tree.map(lambda x: scale.astype(x.dtype) * x, gradient), None
+
+  found.defvjp(forward, backward)
+  return found
 
 
 def _flat(x_BQT: Array) -> Array:

@@ -284,6 +284,31 @@ def test_critic_and_policy_have_gradients_apart(params, played):
   assert norm(gradient["decoder"]) > 0
 
 
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean_token_mean"])
+def test_the_critic_first_changes_no_gradient(params, played, aggregation):
+  """Half of each loss is asked for, as a sum with others would."""
+  replies, rollout, temperature = played
+  update = policy.grouped(replies, experience(rollout), 0.5)
+  found = []
+  for critic_first in (False, True):
+    loss_fn = loss(ppo, temperature, aggregation=aggregation, critic_first=critic_first)
+
+    def half(params, loss_fn=loss_fn):
+      total, metrics = loss_fn(params, update, None)
+      return 0.5 * total, metrics
+
+    found.append(jax.jit(jax.value_and_grad(half, has_aux=True))(with_critic(params)))
+  ((wanted, metrics), wanted_grads), ((got, seen), got_grads) = found
+  assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+  assert seen.keys() == metrics.keys()
+  for name, value in metrics.items():
+    assert float(seen[name].total) == pytest.approx(float(value.total), rel=1e-5), name
+    assert seen[name].count == value.count
+  assert norm(wanted_grads["critic"]) > 0
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(same, got_grads, wanted_grads)
+
+
 def test_values_are_read_before_each_token(params, played):
   """With a head that sums the state, value 0 is that of the prompt's last token."""
   replies, _, _ = played

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from stepaudio_jax import meshes, sharding
 from stepaudio_jax.core.types import TrainState
+from tests.fit.slices import described
 from tests.flags import QUICK
 
 ALL = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
@@ -128,6 +129,23 @@ def test_only_the_data_axis_crosses_the_network_between_slices():
   assert where == [[0, 0], [0, 0], [1, 1], [1, 1]]
   with pytest.raises(ValueError, match="`data` is no multiple of the 2 slices"):
     meshes._ordered(lengths | {"data": 1, "fsdp": 8}, slices(2, 4))
+
+
+@pytest.mark.parametrize(
+  ("axis", "other"), [("context", "tensor"), ("tensor", "context")]
+)
+def test_the_chips_of_a_host_share_a_row(axis, other):
+  """The wiring's order has rings of four, each of two hosts; a host is a square."""
+  devices = described("v5p:4x4x8").devices
+  found = meshes.mesh({"data": 1, "fsdp": -1, axis: 4, other: 1}, devices).devices
+  hosts = [{device.process_index for device in row.flat} for row in found[0]]
+  assert hosts == [{k} for k in range(32)]
+  assert {device.id for device in found.flat} == {*range(128)}
+  pairs = meshes.mesh({"data": 2, "fsdp": 32, axis: 2, other: 1}, devices).devices
+  hosts = [{device.process_index for device in row.flat} for row in pairs[0]]
+  assert all(len(host) == 1 for host in hosts)
+  with pytest.raises(ValueError, match="crosses the 32 processes of 4 devices"):
+    meshes.mesh({"data": 1, "fsdp": -1, axis: 8, other: 1}, devices)
 
 
 def test_a_moment_lies_as_its_parameter_and_counters_everywhere():

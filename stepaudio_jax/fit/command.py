@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from stepaudio_jax import logs, meshes, sharding
 from stepaudio_jax.core import recipe
-from stepaudio_jax.fit import calibration, programs, report, residency, rows
+from stepaudio_jax.fit import calibration, programs, report, residency, rows, step
 from stepaudio_jax.fit.programs import PROGRAMS, Job
 from stepaudio_jax.models import layers, sizes
 from stepaudio_jax.pricing import topology
@@ -50,8 +50,8 @@ def run(
   notes = [settings_note(recipe_)]
   if "algorithm" in job.c:
     title = f"{job.size.name} {job.c.stage} {job.c.algorithm.name} {where.name}"
-    found = residency.added(job, found)
-    notes.append(residency.note(found))
+    found = step.added(job, residency.added(job, found))
+    notes += [residency.note(found), step.note(found, programs.asked(job.c))]
   _finish(title, found, out, notes)
   return found
 
@@ -88,6 +88,8 @@ def settings(job: Job) -> dict[str, Any]:
   if "algorithm" in c:
     found |= {"algorithm": c.algorithm.name, "minibatches": c.minibatches}
     found["share_prompts"] = c.data.share_prompts
+  if "critic_first" in c:
+    found["critic_first"] = c.critic_first
   replies = ("prompts", "copies", "new_tokens")
   return found | {key: getattr(job, key) for key in replies}
 

@@ -1,9 +1,10 @@
 """What shares the HBM of a chip with each program of a policy-gradient step.
 
-The loop of train_rl holds its state, the reference and the reward model from the first
-step to the last, and with rollout.overlap a copy of the policy that speaks; the
-sampler's own copy and its caches are there while replies are drawn. A program's peak
-counts its arguments, and nothing else of these.
+The loop of train_rl holds its state, the reference, the reward model or several, and
+the encoder on every chip from the first step to the last, and with rollout.overlap a
+copy of the policy that speaks; the replies that it learnt from last stay until the next
+have been learnt from; the sampler's own copy and its caches are there while replies are
+drawn. A program's peak counts its arguments, and nothing else of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,14 @@ import jax
 from stepaudio_jax.core import tree
 from stepaudio_jax.fit import abstract, gradients, programs
 from stepaudio_jax.fit.job import Job
+from stepaudio_jax.rollout import ensemble
 
 _GIB = 2**30
 _DRAWN = ("sampler's copy", "KV caches")
 _STATE = ("policy", "policy's optimiser", "critic", "critic's optimiser", "encoder")
 # Program → what of `parts` are its arguments.
 _GIVEN: Mapping[str, Sequence[str]] = {
-  "encoder features": (),  # a copy of the encoder on every chip is its own
+  "encoder features": ("encoder on every chip",),
   "prefill": _DRAWN[:1],
   "decode step": _DRAWN,
   "reward scores": ("reward model",),
@@ -39,12 +41,19 @@ def parts(job: Job) -> dict[str, Any]:
   moments = [*tree.named_leaves(begun.opt_state)]
   critic = [leaf for path, leaf in moments if "critic" in path.split("/")]
   policy = [leaf for path, leaf in moments if "critic" not in path.split("/")]
-  learned = gradients.reward_model(job) if job.c.rewards.learned else {}
+  c = job.c
+  learned = gradients.reward_model(job) if c.rewards.learned else {}
+  several = len(ensemble.sources(c.reward_model)) - 1
   held = (speaking, policy, begun.params.get("critic", {}), critic, begun.frozen)
   found = dict(zip(_STATE, held, strict=True))
   found |= {"reference": gradients.reference(job), "reward model": learned}
-  found["policy that speaks"] = speaking if job.c.rollout.overlap else {}
-  if not job.c.sampling.slots:  # with slots no decode step is priced
+  found["other reward models"] = [learned] * several
+  found["encoder on every chip"] = programs.encoder_features(job).arguments[0]
+  if c.sampling.turns == 1:
+    drawn = gradients.replies(job, job.prompts, c.minibatches * c.microbatches)
+    found["last replies"] = gradients.learnt(drawn)
+  found["policy that speaks"] = speaking if c.rollout.overlap else {}
+  if not c.sampling.slots:  # with slots no decode step is priced
     params, prompted, drawing = programs.decode_step(job).arguments
     caches = (prompted.cache, drawing.cache)
     found |= dict(zip(_DRAWN, (params, caches), strict=True))

@@ -77,7 +77,7 @@ def checked(c: ConfigDict) -> ConfigDict:
   algorithm = rl.load(c.algorithm.name)
   keys = (*_KEYS, *(f"algorithm.{name}" for name in algorithm.DEFAULTS))
   if algorithm.CRITIC:
-    keys += tuple(f"critic_optim.{name}" for name in optim.KEYS)
+    keys += ("critic_first", *(f"critic_optim.{name}" for name in optim.KEYS))
   recipe.check_keys(c, keys, free=_FREE)
   recipe.check_counts(c, _COUNTS)
   recipe.check_counts(c, _NOT_BELOW_0, least=0)

@@ -27,12 +27,19 @@ class Device:
 
 
 def described(name: str) -> Topology:
-  """A slice as libtpu would describe it: x runs fastest."""
+  """A slice as libtpu would describe it: x runs fastest, hosts are squares of 2 × 2."""
   links = topology.slice_of(name)
   lengths = (*links.shape, 1)[:3]
+  wide, high = lengths[0] // 2, lengths[1] // 2
   places = itertools.product(*map(range, reversed(lengths)))
   devices = (
-    Device(number, place[::-1], links.chip.kind) for number, place in enumerate(places)
+    Device(
+      number,
+      (x, y, z),
+      links.chip.kind,
+      process_index=x // 2 + wide * (y // 2 + high * z),
+    )
+    for number, (z, y, x) in enumerate(places)
   )
   return Topology(name, links, tuple(devices))
 

@@ -12,7 +12,14 @@ from stepaudio_jax.core import entry, tree
 from stepaudio_jax.core.types import Replies
 from stepaudio_jax.data import packing
 from stepaudio_jax.data.collate import Limits
-from stepaudio_jax.fit import abstract, command, gradients, programs, residency
+from stepaudio_jax.fit import (
+  abstract,
+  command,
+  gradients,
+  programs,
+  residency,
+  step,
+)
 from stepaudio_jax.models import step_audio
 from tests import small
 from tests.fit import slices
@@ -128,10 +135,12 @@ def test_packed_rows_are_those_of_the_longest_replies(job, shared, row_tokens):
   assert shapes(made) == shapes(real)
 
 
-def test_the_32b_recipe_on_128_chips():
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_the_32b_recipe_on_128_chips(algorithm):
   """By hand: 32 groups of 4 chips, each with one prompt's 16 replies at a time."""
   where = slices.described("v5p:4x4x8")
-  job = command.job_of(entry.recipe_of(LARGE), where)
+  job = command.job_of(entry.recipe_of(f"{LARGE},algorithm={algorithm}"), where)
+  assert ("critic" in gradients.state(job).params) == (algorithm == "ppo")
   rows = gradients.replies(job, job.prompts, job.c.microbatches)
   assert rows.prefix_PBT is None
   assert rows.batch.token_BT.shape == (64, 16, 4096 + 10240)
@@ -203,6 +212,47 @@ def test_the_table_a_person_reads():
   assert "| values | 2.0 | **5.0** | 1.0 | 8.0 | yes |" in text
   assert "The most is 8.0 of 8.0 GiB." in text
   assert "host's memory, GiB a chip: reference 1.0." in text
+
+
+def test_what_else_stays_on_a_chip(job):
+  """Another reward model; the encoder in two bytes a number, as a sampler hears."""
+  one = residency.parts(job)
+  c = job.c.copy_and_resolve_references()
+  c.reward_model, c.dtype = "runs/rm-0,runs/rm-1,runs/rm-2", "bfloat16"
+  found = residency.parts(dataclasses.replace(job, c=c))
+  near = {name: abstract.bytes_on_chip(part) for name, part in found.items()}
+  assert "other reward models" not in one
+  assert near["other reward models"] == 2 * near["reward model"]
+  encoder = jax.tree.leaves(step_audio.abstract_params(job.size)["encoder"])
+  assert near["encoder on every chip"] == 2 * sum(leaf.size for leaf in encoder)
+  heard = programs.encoder_features(job)
+  row = {"program": heard.name, "hbm_peak_bytes": 10**9, "hbm_limit_bytes": 10**10}
+  beside = residency.added(job, [row])[0]
+  assert beside["given"] == ["encoder on every chip"]
+  # 2 prompts × 2 replies of 24 tokens: six numbers, a mask, two rewards' columns, β.
+  experience = gradients.learnt(gradients.replies(job, 2, 1)).experience
+  assert abstract.bytes_on_chip(experience) == 4 * (24 * (6 * 4 + 1) + 2 * 4)
+
+
+def test_what_a_step_takes_by_hand(job):
+  c = job.c.copy_and_resolve_references()
+  c.reward_model, c.epochs, c.minibatches = "runs/rm-0,runs/rm-1", 3, 2
+  c.microbatches = 5
+  several = step.runs(dataclasses.replace(job, c=c))
+  assert several["reward scores"] == 2 * 2 * 5
+  assert several["update"] == 3 * 2
+  seconds = {
+    "encoder features": 9.0,
+    "prefill": 2.0,
+    "decode step": 0.5,
+    "update": None,
+  }
+  rows = step.added(
+    job, [{"program": name, "seconds_expected": s} for name, s in seconds.items()]
+  )
+  text = step.note(rows, [*seconds, "values"])
+  assert "| decode step | 23 | 0.5 | 11.5 | 85.2% |" in text  # of 24 tokens
+  assert "**Together 13.5 s**, without update, values: no time is known." in text
 
 
 def test_dialogues_of_many_turns_are_not_priced(job):
