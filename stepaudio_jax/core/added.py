@@ -18,6 +18,7 @@ OFF = {
   "raters.ridge": 0.0,
   "judge": "",
   "judge_key": "",
+  "critic_first": False,
   "kl.target": 0.0,
   "rollout.refill_rounds": 0,
   "rollout.overlap": False,
