@@ -24,6 +24,7 @@ from configs import prealign, reward_model, rlhf, rlvr, sft
 from experiments import report
 from experiments.stages import Stages
 from stepaudio_jax import evaluate, generate, train, train_rl, workdirs
+from stepaudio_jax.core import threads
 from stepaudio_jax.data.world import build, preferences, prompts, raters
 from stepaudio_jax.hf import export
 from stepaudio_jax.text import tokenizer as tokenizers
@@ -115,50 +116,69 @@ def recipes(d: Path, smoke: bool, seed: int) -> ConfigDict:
 
 def prefer(d: Path, smoke: bool, seed: int) -> None:
   """Pairs of replies, half of them the SFT model's, and what simulated raters say."""
-  world = d / "world"
-  panel = raters.raters(RATERS, seed=seed)
+  asked = {
+    split: build.read_jsonl(d / "world" / f"prompts-{split}.jsonl")[:count]
+    for split, count in ASKED["smoke" if smoke else "full"].items()
+  }
+  places = range(len(TEMPERATURES))
+  # The programs that the first replies compile serve all others.
+  begun = [replies(d, "train", 0, asked["train"], seed)]
+
+  def compare(split: str) -> None:
+    known = begun if split == "train" else []
+    more = [replies(d, split, n, asked[split], seed) for n in places[len(known) :]]
+    sampled: dict[str, list[dict]] = {}
+    for path, temperature in zip(known + more, TEMPERATURES, strict=True):
+      add_replies(sampled, path, temperature)
+    judged(d / "world", split, asked[split], sampled, seed)
+
+  threads.each(compare, asked, count=2)
+
+
+def judged(
+  world: Path,
+  split: str,
+  dialogues: Sequence[dict],
+  sampled: dict[str, list[dict]],
+  seed: int,
+) -> None:
+  """Writes what simulated raters say of pairs of replies to the dialogues."""
   tokenizer = tokenizers.load("tiny")
-  for split, count in ASKED["smoke" if smoke else "full"].items():
-    dialogues = build.read_jsonl(world / f"prompts-{split}.jsonl")[:count]
-    truths = {
-      row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")
-    }
-    rows = preferences.rows(
-      dialogues,
-      [truths[row["id"]] for row in dialogues],
-      panel,
-      seed=seed,
-      pairs=count,
-      raters_per_item=RATERS,
-      sampled=sampled(d, split, dialogues, seed),
-      length=lambda text: len(tokenizer.encode(text)),
-    )
-    build.write_jsonl(world / f"preferences-{split}.jsonl", rows)
+  truths = {row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")}
+  rows = preferences.rows(
+    dialogues,
+    [truths[row["id"]] for row in dialogues],
+    raters.raters(RATERS, seed=seed),
+    seed=seed,
+    pairs=len(dialogues),
+    raters_per_item=RATERS,
+    sampled=sampled,
+    length=lambda text: len(tokenizer.encode(text)),
+  )
+  build.write_jsonl(world / f"preferences-{split}.jsonl", rows)
 
 
-def sampled(
-  d: Path, split: str, dialogues: Sequence[dict], seed: int
-) -> dict[str, list[dict]]:
-  """Dialogue id → a reply of the SFT model, at one of the temperatures in turn."""
-  found: dict[str, list[dict]] = {}
-  for place, temperature in enumerate(TEMPERATURES):
-    name = f"{split}-{temperature}"
-    asked = build.write_jsonl(
-      d / "world" / f"asked-{name}.jsonl", dialogues[place :: len(TEMPERATURES)]
-    )
-    out = d / "world" / f"asked-{name}-replies.jsonl"
-    generate.rollouts(
-      checkpoint=d / "sft",
-      jsonl=asked,
-      out=out,
-      cache=d / "cache",
-      batch_size=128,
-      max_new_tokens=48,
-      temperature=temperature,
-      seed=seed,
-    )
-    add_replies(found, out, temperature)
-  return found
+def replies(
+  d: Path, split: str, place: int, dialogues: Sequence[dict], seed: int
+) -> Path:
+  """A file of the SFT model's replies to every second dialogue, from `place` on."""
+  temperature = TEMPERATURES[place]
+  name = f"{split}-{temperature}"
+  asked = build.write_jsonl(
+    d / "world" / f"asked-{name}.jsonl", dialogues[place :: len(TEMPERATURES)]
+  )
+  out = d / "world" / f"asked-{name}-replies.jsonl"
+  generate.rollouts(
+    checkpoint=d / "sft",
+    jsonl=asked,
+    out=out,
+    cache=d / "cache",
+    batch_size=128,
+    max_new_tokens=48,
+    temperature=temperature,
+    seed=seed,
+  )
+  return out
 
 
 def add_replies(found: dict[str, list[dict]], path: Path, temperature: float) -> None:
@@ -171,26 +191,34 @@ def add_replies(found: dict[str, list[dict]], path: Path, temperature: float) ->
 
 
 def evaluation(d: Path, smoke: bool) -> None:
-  """All policies on the same held-out dialogues by the same protocol; reward model."""
-  for policy in POLICIES:
+  """All policies on the same held-out dialogues by the same protocol; reward model.
+
+  Two at a time: their tokens come one after another, which leaves cores idle.
+  """
+  known = {"data": d / "world", "cache": d / "cache"}
+
+  def evaluated(name: str) -> None:
+    folders = {"checkpoint": d / name, "out": d / "evaluation" / name}
+    if name == "rm":
+      evaluate.run(
+        benchmarks=["reward_model"],
+        controls=["silence"],  # the others are a pass each
+        **folders,
+        **known,
+      )
+      return
     evaluate.run(
-      checkpoint=d / policy,
       benchmarks=["world"],
-      data=d / "world",
-      out=d / "evaluation" / policy,
-      cache=d / "cache",
       batch_size=16 if smoke else 128,
       max_new_tokens=48,
-      silence=policy == "sft",  # whether it hears is shown of the common start
+      silence=name == "sft",  # whether it hears is shown of the common start
+      **folders,
+      **known,
     )
-  evaluate.run(
-    checkpoint=d / "rm",
-    benchmarks=["reward_model"],
-    data=d / "world",
-    out=d / "evaluation" / "rm",
-    cache=d / "cache",
-    controls=["silence"],  # the others are a pass each
-  )
+
+  # While the first compiles what the other policies use too, the reward model has its
+  # own programs.
+  threads.each(evaluated, (POLICIES[0], "rm", *POLICIES[1:]), count=2)
 
 
 def hugging_face(d: Path) -> None:

@@ -27,6 +27,8 @@ def checksums(tree: Any) -> dict[str, int]:
   mesh gives the same number, and any one element that has changed gives another.
   """
   names, leaves = zip(*tree_lib.named_leaves(tree), strict=True)
+  if all(map(_is_near, leaves)):  # no program, whose compiling would take longer
+    return {name: of_host(np.asarray(x)) for name, x in zip(names, leaves, strict=True)}
   waiting = tuple(_device_of(leaf) for leaf in leaves)
   sums = jax.device_get(_program(_replicated(leaves), waiting)(leaves))
   return dict(zip(names, sums.tolist(), strict=True))
@@ -73,6 +75,13 @@ def changed(before: dict[str, int], now: dict[str, int]) -> list[str]:
   """Names of the arrays whose checksums differ, or that one side lacks."""
   names = sorted(before.keys() | now.keys())
   return [name for name in names if before.get(name) != now.get(name)]
+
+
+def _is_near(leaf: Any) -> bool:
+  """Whether all of an array is in this host's memory, where numpy reads it uncopied."""
+  if not isinstance(leaf, jax.Array):
+    return isinstance(leaf, np.ndarray)
+  return [device.platform for device in leaf.sharding.device_set] == ["cpu"]
 
 
 def _replicated(leaves: Sequence[Any]) -> NamedSharding | None:

@@ -1,12 +1,15 @@
 """Work on many items by a few threads."""
 
+import collections
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 _END = object()
 # For work that reads, copies and writes memory: more of them only wait for the disk.
 COUNT = min(4, os.cpu_count() or 1)
@@ -45,3 +48,24 @@ def each(
     except BaseException:
       stop.set()
       raise
+
+
+def ahead(
+  work: Callable[[T], Made], items: Iterable[T], count: int = COUNT
+) -> Iterator[Made]:
+  """`work` of every item, in their order; `count` threads are that far ahead at most.
+
+  What `work` raises is raised in the place of what it would have made.
+  """
+  with ThreadPoolExecutor(count) as pool:
+    coming = (pool.submit(work, item) for item in items)
+    begun = collections.deque(itertools.islice(coming, 2 * count))
+    try:
+      while begun:
+        made = begun.popleft().result()
+        begun.extend(itertools.islice(coming, 1))
+        yield made
+        del made  # not kept while the next is waited for
+    finally:
+      for future in begun:
+        future.cancel()

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from stepaudio_jax.audio import io, mel
-from stepaudio_jax.core import lengths, progress
+from stepaudio_jax.core import ahead, lengths, progress, threads
 from stepaudio_jax.data.corpus import LISTED
 from stepaudio_jax.data.schema import Audio
 from stepaudio_jax.data.store import Chunk, Store
@@ -39,7 +39,7 @@ def fill_mels(
   store: Store, clips: Mapping[str, Audio], *, clips_per_pack: int = PACK_CLIPS
 ) -> None:
   """Computes the log-mels of those of `clips` ({content key: clip}) it lacks."""
-  for pack in _packs(store, clips, None, clips_per_pack, "log-mels"):
+  for pack in ahead.ahead(_packs(store, clips, None, clips_per_pack, "log-mels")):
     store.write(pack)
 
 
@@ -65,7 +65,8 @@ def fill_frames(
     ValueError: a chunk is longer than the last bucket, or the encoder gives a wrong
       number of frames or values that are not finite; the clip is named.
   """
-  for pack in _packs(store, clips, mel_store, clips_per_pack, "encoder frames"):
+  packs = _packs(store, clips, mel_store, clips_per_pack, "encoder frames")
+  for pack in ahead.ahead(packs):
     keys = [key for key, chunks in pack.items() for _ in chunks]
     pieces = [(clips[key], chunk) for key, chunks in pack.items() for chunk in chunks]
     frames = {key: [] for key in pack}
@@ -95,14 +96,18 @@ def _packs(
   what: str,
 ) -> Iterator[dict[str, tuple[Chunk, ...]]]:
   """Log-mels of the clips that `store` lacks, a pack at a time, with a progress bar."""
+
+  def read(key: str) -> tuple[tuple[Chunk, ...], int]:
+    if mel_store is not None and key in mel_store:
+      return mel_store.read(key), 0
+    return mels(clips[key])
+
   missing = store.missing(clips)
   pack, samples, cut = {}, 0, []
+  found = threads.ahead(read, missing)
   for key in progress.bar(missing, what, "clip"):
-    if mel_store is not None and key in mel_store:
-      pack[key] = mel_store.read(key)
-    else:
-      pack[key], dropped_samples = mels(clips[key])
-      cut += [clips[key].name] if dropped_samples else []
+    pack[key], dropped_samples = next(found)
+    cut += [clips[key].name] if dropped_samples else []
     samples += sum(chunk.samples for chunk in pack[key])
     if len(pack) == clips_per_pack or samples >= PACK_SAMPLES:
       yield pack

@@ -32,10 +32,11 @@ class Rows(Sequence):
   """
 
   def __init__(self, path: epath.PathLike):
-    self._path = epath.Path(path)
-    if not self._path.exists():
-      raise ValueError(f"there is no file {self._path}")
-    self._bytes = self._path.read_bytes()
+    path = epath.Path(path)
+    if not path.exists():
+      raise ValueError(f"there is no file {path}")
+    self._path, self._folder = str(path), str(path.parent)  # told again for every row
+    self._bytes = path.read_bytes()
     self._starts, self._lines = _rows(self._bytes)
     if not len(self._starts):
       raise ValueError(f"{self._path} is empty: it holds no rows")
@@ -48,7 +49,7 @@ class Rows(Sequence):
     end = self._bytes.find(b"\n", start)
     line = self._bytes[start : end if end >= 0 else None]
     at = f"{self._path}:{self._lines[index]}"
-    return Row(_object(line, at), at, str(self._path.parent))
+    return Row(_object(line, at), at, self._folder)
 
 
 def _rows(content: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ the row, the example, the bad value and the choices.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,9 +194,14 @@ def _messages(
     named = str(error).startswith(f"example {row.at!r}")  # a row without an id
     raise ValueError(str(error) if named else f"{row.at}: {error}") from error
   for block in messages_lib.audio_blocks(messages):
-    if "path" in block and not files.is_remote(block["path"]):
-      block["path"] = str(epath.Path(row.folder) / block["path"])
+    if "path" in block:
+      block["path"] = _resolved(row.folder, block["path"])
   return messages
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a clip is in many rows, which are read often
+def _resolved(folder: str, path: str) -> str:
+  return path if files.is_remote(path) else str(epath.Path(folder) / path)
 
 
 def _audio(messages: list[dict[str, Any]], name: str) -> tuple[Audio, ...]:

@@ -1,5 +1,6 @@
 """Preference files (pref/1) of simulated raters over scripted and sampled replies."""
 
+import functools
 import hashlib
 import itertools
 import os
@@ -83,7 +84,10 @@ def rows(
     )
   if not dialogues:
     raise ValueError("there are no dialogues to compare replies to")
-  length = length or (lambda text: len(text.split()))
+  # A reply is measured once, however many it is paired with.
+  length = functools.lru_cache(maxsize=1 << 12)(
+    length or (lambda text: len(text.split()))
+  )
   made, owed = [], 0
   for number in range(pairs):
     place, lap = number % len(dialogues), number // len(dialogues)

@@ -67,7 +67,7 @@ class Rater:
     blank = {d for d in gold.DIMENSIONS if rng.random() < self.skips}
     scores = [
       {
-        d: int(np.clip(round(mark + self.leniency[d]), 1, 5))
+        d: min(max(round(mark + self.leniency[d]), 1), 5)
         for d, mark in one.items()
         if d not in blank
       }

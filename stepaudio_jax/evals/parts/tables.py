@@ -1,6 +1,7 @@
 """Accuracies and means as tables and as a plot."""
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,12 +23,13 @@ CHINESE = (
   "PingFang SC",
   "Droid Sans Fallback",
 )
+_PEN = threading.Lock()  # matplotlib's settings are the whole process's
 _NO_GLYPH = "Glyph "  # begins matplotlib's warnings of letters that no font has
 
 
 def png(plot: Callable[[], Figure], file: Any) -> None:
   """Writes a picture; letters that no font has are boxes in it, told once."""
-  with _letters(), warnings.catch_warnings(record=True) as found:
+  with _PEN, _letters(), warnings.catch_warnings(record=True) as found:
     warnings.simplefilter("always")
     plot().savefig(file, format="png", dpi=120)
   lacking = [one for one in found if str(one.message).startswith(_NO_GLYPH)]

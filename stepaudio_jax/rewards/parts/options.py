@@ -1,5 +1,6 @@
 """Which of several options an answer names (evaluation.md, answer extraction)."""
 
+import functools
 import re
 import string
 from collections.abc import Sequence
@@ -77,16 +78,26 @@ def _found(text: str, texts: Sequence[str]) -> tuple[list[int], str]:
   text = numerals.spelt(answers.normal(text))
   places = []
   for place in sorted(range(len(texts)), key=lambda place: -len(texts[place])):
-    words = numerals.spelt(answers.normal(texts[place])).split()
-    if _is_letter(texts[place]) or not words:
+    pattern = _pattern(texts[place])
+    if pattern is None or not pattern.search(text):
       continue
-    rest = _without(text, words)
+    rest = _without(text, pattern)
     places += [place] if rest != text else []
     text = rest
   return sorted(places), text
 
 
-def _without(text: str, words: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=1 << 12)
+def _pattern(text: str) -> re.Pattern[str] | None:
+  """The words of a text, wherever they stand; None of a letter, or of no word."""
+  words = numerals.spelt(answers.normal(text)).split()
+  if _is_letter(text) or not words:
+    return None
+  pattern = r"\s+".join(map(re.escape, words))
+  return re.compile(rf"(?<!\d[.,]){pattern}(?![.,]\d)", re.I)
+
+
+def _without(text: str, pattern: re.Pattern[str]) -> str:
   """The text with a mark in the place of these words, unless inside a longer one."""
 
   def mark(found: re.Match[str]) -> str:
@@ -94,8 +105,7 @@ def _without(text: str, words: Sequence[str]) -> str:
     beside += text[found.end() : found.end() + 1]
     return found[0] if _IN_WORD.search(beside) else f" {_GONE} "
 
-  pattern = r"\s+".join(map(re.escape, words))
-  return re.sub(rf"(?<!\d[.,]){pattern}(?![.,]\d)", mark, text, flags=re.I)
+  return pattern.sub(mark, text)
 
 
 def _letters(rest: str) -> set[str]:
