@@ -30,7 +30,7 @@ from stepaudio_jax.preferences import files, helpsteer, lines, pairwise
 from stepaudio_jax.preferences.compared import Compared, LeftOut, Rating
 
 FORMATS = {"helpsteer": helpsteer, "pairwise": pairwise}
-SHOWN = 20  # of the rows left out
+SHOWN = 20  # of the rows left out, or wrong
 
 
 def flags(out: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def converted(
   """The rows of a file, and what could not be one.
 
   Raises:
-    ValueError: the first row that is not of the format, and how many there are.
+    ValueError: rows that are not of the format, the first of them and how many.
   """
   source = jsonl.Rows(path)
   stem = f"{kind}-{epath.Path(path).name.split('.')[0]}"
@@ -88,7 +88,9 @@ def converted(
       if sample is not None:
         entries.append(files.Entry(row, sample))
   if problems:
-    raise ValueError(f"{problems[0]} ({len(problems)} problems in all)")
+    more = "".join(f"\n  {told}" for told in problems[1:SHOWN])
+    rest = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    raise ValueError(f"{problems[0]} ({len(problems)} problems in all){more}{rest}")
   return entries, left_out
 
 

@@ -331,3 +331,14 @@ def test_converted_files_merge_and_split(tmp_path, capsys):
   # Both files ask the same: each question's two rows stay together.
   assert len(heldout) == 10
   assert len({row["task_id"] for row in heldout}) == 5
+
+
+def test_all_that_is_no_pair_is_told_at_once(tmp_path, capsys):
+  rows = [{"prompt": "A?", "chosen": "B"}, {"prompt": "A?"}] + [{"x": 1}] * 19
+  path = write_rows(tmp_path / "in.jsonl", rows)
+  assert call("convert", "--from", "pairwise", path, "--out", tmp_path / "a") == 2
+  told = capsys.readouterr().err.splitlines()
+  assert told[0].startswith(f"preferences: {path}:1: 'rejected' is missing")
+  assert told[0].endswith("(21 problems in all)")
+  assert [line.split(":")[1] for line in told[1:20]] == [str(k) for k in range(2, 21)]
+  assert told[20:] == ["  and 1 more"]
