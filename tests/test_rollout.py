@@ -136,6 +136,9 @@ def test_end_against_start_is_paired_by_prompt():
   assert result["objective"]["missing"] == 1
   assert result["reward/accuracy"]["gain"] == pytest.approx(0.5)
   assert "+0.500 [+0.500, +0.500]" in heldout.table(result)
+  long = {f"reward/{'x' * 40}": result["objective"]}
+  lines = heldout.table(result | long).splitlines()[1:]
+  assert len({line.index(" → ") for line in lines}) == 1  # one column
 
 
 def test_an_interval_of_many_prompts_is_that_of_the_normal_law():

@@ -116,10 +116,15 @@ def table(result: dict[str, Any]) -> str:
   """The comparison as lines of text."""
   start, end = result["steps"]
   lines = [f"held-out prompts ({result['prompts']}), step {start} → {end}:"]
-  for name, row in result.items():
-    if isinstance(row, dict) and row["gain"] is not None:
-      lines.append(
-        f"  {name:28s} {row['start']:8.3f} → {row['end']:8.3f}   "
-        f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-      )
+  known = {
+    name: row
+    for name, row in result.items()
+    if isinstance(row, dict) and row["gain"] is not None
+  }
+  width = max([28, *map(len, known)])
+  for name, row in known.items():
+    lines.append(
+      f"  {name:{width}s} {row['start']:8.3f} → {row['end']:8.3f}   "
+      f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    )
   return "\n".join(lines)
