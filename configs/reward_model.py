@@ -16,11 +16,12 @@ its decoder beside the heads (rank, α and maps: `--config.adapters…`); they a
 the plain weights wherever the checkpoint is read or exported, so nothing that uses it
 knows of them. By default, `train=full`, adaptor and decoder are trained.
 
-A comparison learns from what is there: any label, mark or rater may be missing, and a
-dimension that nobody judged gets no gradient at all. Several raters of one pair are a
-soft label. `raters=N` gives up to N raters terms of their own, a lean to the second
-reply and a leniency in marks, which the heads then need not explain
-(models/raters.py); they stay behind in the run (its raters.json has the names).
+A comparison learns from what is there: labels of dimensions and marks may be missing,
+and a dimension that nobody judged gets no gradient at all. The raters of a pair, one or
+several and not the same for each, are a soft label. `raters=N` gives up to N raters
+terms of their own, a lean to the second reply and a leniency in marks, which the heads
+then need not explain (models/raters.py); N is at least as many as the file has. They
+stay behind in the run (its raters.json has the names).
 
 `stage=mixture` is a second stage: the heads of a reward model are frozen, and a gate
 that reads the prompt learns from `overall` how much each dimension counts (ArmoRM).

@@ -146,6 +146,6 @@ def test_a_run_learns_them_and_leaves_them_behind(start, tmp_path):
 def test_more_raters_than_room_are_told(start, tmp_path):
   c = recipe_of(start, **{"raters.room": 1, "raters.ridge": 0.1})
   with pytest.raises(
-    ValueError, match=r"raters.room=1, but there are 2: \['r0', 'r1'\]"
+    ValueError, match=r"raters.room=1, but there are 2: \['r0', 'r1'\]$"
   ):
     train.run(c, tmp_path / "rm")

@@ -271,5 +271,6 @@ def _check_dimensions(dimensions: Sequence[str], groups: Sequence) -> None:
 def _numbered(pairs: Sequence[Pair], room: int) -> dict[str, int]:
   names = list(dict.fromkeys(name for pair in pairs for name in pair.raters))
   if len(names) > room:
-    raise ValueError(f"raters.room={room}, but there are {len(names)}: {names[:8]} …")
+    told = f"{names[:8]}" + " …" * (len(names) > 8)
+    raise ValueError(f"raters.room={room}, but there are {len(names)}: {told}")
   return {name: number for number, name in enumerate(names)}
