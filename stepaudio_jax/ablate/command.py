@@ -139,7 +139,7 @@ def _known(
   asked: Sequence[Question],
 ) -> Row:
   """What offline.json has of these very replies and questions, or it is made."""
-  path, key = workdir / "offline.json", hashlib.blake2b(digest_size=8)
+  path, key = workdir / "offline.json", hashlib.blake2b(digest_size=8, person=b"2")
   given = {**c.offline.to_dict(), "weights": c.weights.to_dict()}
   key.update(json.dumps([*map(str, folders), given], sort_keys=True).encode())
   kept = [saved.load(folder) for folder in folders]
@@ -164,6 +164,8 @@ def _rankings(
     "groups": sum(len(one.prompts) for one in kept),
     "prompts": len({name for one in kept for name in one.prompts}),
     "agreement": ranking.agreement(kept),
+    "whole": dict(asked[0].weights),
+    "unnamed": {str(one.folder): saved.unnamed(one, asked[0].weights) for one in kept},
     "questions": ranking.compared(kept, asked, c.offline.draws),
   }
   if not c.offline.gradient_steps:

@@ -213,8 +213,7 @@ def weighed(saved: Saved, step: Step, weights: Mapping[str, float]) -> np.ndarra
   Raises:
     ValueError: a dimension that the run has not; its own are listed.
   """
-  rewards = saved.config.rewards
-  learned = rewards.learned.to_dict() if "learned" in rewards else {}
+  learned = _learned(saved)
   unknown = sorted({*weights} - {*learned})
   if unknown:
     raise ValueError(
@@ -228,6 +227,17 @@ def weighed(saved: Saved, step: Step, weights: Mapping[str, float]) -> np.ndarra
     if name in learned:
       out_BC[:, k] = factor_B * weights.get(name, 0.0)
   return out_BC
+
+
+def unnamed(saved: Saved, weights: Mapping[str, float]) -> dict[str, float]:
+  """The run's own weights of learned dimensions that `weights` leaves out."""
+  learned = _learned(saved)
+  return {name: w for name, w in learned.items() if w and name not in weights}
+
+
+def _learned(saved: Saved) -> dict[str, float]:
+  rewards = saved.config.rewards
+  return rewards.learned.to_dict() if "learned" in rewards else {}
 
 
 def advised(

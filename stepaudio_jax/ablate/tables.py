@@ -122,7 +122,14 @@ def _told_of_replies(offline: Row) -> list[str]:
   out = [
     f"{offline['groups']} groups of replies to {offline['prompts']} prompts, from "
     f"{', '.join(offline['runs'])}. Advantages under the runs' own weights differ from "
-    f"those that the runs kept by {offline['agreement']:.1e} at most."
+    f"those that the runs kept by {offline['agreement']:.1e} at most.",
+    f"The whole reward is {_weights(offline['whole'])}, beside what the runs' rules "
+    "and judges gave.",
+  ]
+  out += [
+    f"{run} also learnt from {_weights(more)}, which weigh nothing here."
+    for run, more in offline["unnamed"].items()
+    if more
   ]
   if "moved" in offline:
     out.append(
@@ -134,10 +141,14 @@ def _told_of_replies(offline: Row) -> list[str]:
   return out
 
 
+def _weights(known: Mapping[str, float]) -> str:
+  return ", ".join(f"{name} {weight:g}" for name, weight in known.items())
+
+
 def _question(name: str, question: Row) -> Row:
-  weights = ", ".join(f"{key} {w:g}" for key, w in question["weights"].items())
   how = question["normalisation"]
-  text = [f"Weights: {weights}." + (f" Normalisation: {how}." if how else "")]
+  text = [f"Weights: {_weights(question['weights'])}."]
+  text[0] += f" Normalisation: {how}." if how else ""
   out = []
   if effects := question.get("effects"):
     seeds = ", ".join(map(str, effects["seeds"])) or "none: no pair of runs is done"

@@ -60,6 +60,7 @@ def test_runs_in_pairs_then_saved_replies(tmp_path, monkeypatch):
   assert same["cosine"]["mean"] == pytest.approx(1.0)
   assert same["spearman"]["mean"] == pytest.approx(1.0)
   assert found["offline"]["agreement"] < 1e-3
+  assert found["offline"]["whole"] == c.weights.to_dict()
   assert found["offline"]["moved"] == pytest.approx(0, abs=1e-3)  # the first step alone
 
 

@@ -116,6 +116,8 @@ def whole():
       "groups": 8,
       "prompts": 4,
       "agreement": 2e-6,
+      "whole": {"correctness": 2.0, "naturalness": 0.5},
+      "unnamed": {"r": {"coherence": 1.5}, "s": {}},
       "moved": 0.01,
       "gradient_groups": 4,
       "gradient_steps": 1,
@@ -135,6 +137,13 @@ def test_failed_runs_and_what_chance_would_do_are_told(whole):
   assert "all-seed-1: train: exit status 1" in told
   assert "Of 3 intervals over seeds 2 exclude 0 (*)" in told
   assert "about 0.1 would" in told or "about 0.2 would" in told
+
+
+def test_what_the_whole_reward_is_is_told(whole):
+  told = " ".join(text for part in tables.sections(whole) for text in part["text"])
+  assert "The whole reward is correctness 2, naturalness 0.5, beside" in told
+  assert "r also learnt from coherence 1.5, which weigh nothing here." in told
+  assert told.count("also learnt from") == 1
 
 
 def test_the_files_tell_the_same(whole, tmp_path):

@@ -109,6 +109,8 @@ def test_weights_of_rubric_prompts_and_other_rewards_stay(tmp_path):
   wanted = {"correctness": 6.0, "naturalness": 0.5}
   weight_BC = saved.weighed(run, run.steps[0], wanted)
   np.testing.assert_allclose(weight_BC, [[3.0, 0.25, 4.0]] * 2)
+  assert saved.unnamed(run, {"naturalness": 1.0}) == {"correctness": 2.0}
+  assert saved.unnamed(run, {"correctness": 1.0}) == {}  # the other one weighs nothing
 
 
 def test_tokens_that_closed_a_thought_are_masked(tmp_path):
