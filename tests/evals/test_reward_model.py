@@ -236,7 +236,8 @@ def test_sampled_replies_are_scored_like_those_of_comparisons(
   judge = told["order"]["judge"]
   assert (judge["of"], judge["pairs"], judge["unread"]) == (str(verdicts), 3, 3)
   page = (tmp_path / "out" / "reward_model.md").read_text()
-  assert "## A judge in both orders" in page and "3 pairs: 6 calls, 3 unread" in page
+  assert "## A judge in both orders" in page
+  assert "3 pairs: 6 calls, 3 unread" in page
   assert summary["order"] == {"heads": "exact", "judge": None}
   told = told["best_of_n"]
   assert told["of"] == str(path)
