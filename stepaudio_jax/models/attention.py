@@ -60,11 +60,17 @@ def attend(
     own_BTT = own_visible(
       query_segment_BT, key_segment_BT, causal=causal, prefix_BT=prefix_BT
     )
-  return _softmax(q_BTHh, [(k_BKTh, v_BKTh, own_BTT), *past])
+  return shared(q_BTHh, [(k_BKTh, v_BKTh, own_BTT), *past])
 
 
-def _softmax(q_BTHh: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Array:
-  """One softmax over the visible keys of all parts (k_BKSh, v_BKSh, visible_BTS)."""
+def shared(
+  q_BTHh: Array, parts: Sequence[tuple[Array, Array, Array]], turned: bool = False
+) -> Array:
+  """One softmax over the visible keys of all parts (k_BKSh, v_BKSh, visible_BTS).
+
+  Args:
+    turned: keys are k_BKhS.
+  """
   rows, length, _, width = q_BTHh.shape
   kv_heads = parts[0][0].shape[1]
   # The heads of a group lie behind each other: one product per key head, not many.
@@ -73,7 +79,7 @@ def _softmax(q_BTHh: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Arra
   q_BKXh = q_BKGTh.reshape(rows, kv_heads, -1, width)
 
   def masked_scores(k_BKSh: Array, visible_BTS: Array) -> Array:
-    scores_BKGTS = _scores(q_BKXh, k_BKSh).reshape(*q_BKGTh.shape[:4], -1)
+    scores_BKGTS = _scores(q_BKXh, k_BKSh, turned).reshape(*q_BKGTh.shape[:4], -1)
     return jnp.where(visible_BTS[:, None, None], scores_BKGTS, _MASKED)
 
   # Divided by the sum at the end, on the narrow side of the product: its gradient then
@@ -92,12 +98,11 @@ def _softmax(q_BTHh: Array, parts: Sequence[tuple[Array, Array, Array]]) -> Arra
   return out_BTKGh.reshape(q_BTHh.shape)
 
 
-def _scores(q_BKXh: Array, k_BKSh: Array) -> Array:
+def _scores(q_BKXh: Array, k_BKSh: Array, turned: bool) -> Array:
   """float32 [B, K, X, S]; keys of fewer rows serve equally many queries each."""
   q_shared = _gathered(q_BKXh, k_BKSh.shape[0])
-  scores = jnp.einsum(
-    "BKXh,BKSh->BKXS", q_shared, k_BKSh, preferred_element_type=jnp.float32
-  )
+  product = "BKXh,BKhS->BKXS" if turned else "BKXh,BKSh->BKXS"
+  scores = jnp.einsum(product, q_shared, k_BKSh, preferred_element_type=jnp.float32)
   return _scattered(scores, q_BKXh.shape[0])
 
 
@@ -159,7 +164,7 @@ def _in_blocks(
     visible_BTS = _seen(segment_BT, key_segment_BS, prefix_BT)
     if causal:
       visible_BTS &= slot_1T[:, :, None] >= slot_1S[:, None]
-    return _softmax(q_BTHh, [(k_BKSh, v_BKSh, visible_BTS)])
+    return shared(q_BTHh, [(k_BKSh, v_BKSh, visible_BTS)])
 
   queries = (q_BTHh, query_segment_BT, prefix_BT, slot_1T)
   out_XBTHh = lax.map(one, tuple(map(cut, queries)))

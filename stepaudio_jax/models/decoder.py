@@ -28,16 +28,23 @@ class Cache:
       are apart a tuple of them, [B, K, S, h].
     segment_BS: int32, 0 in padding and in slots not used yet.
     used: int32 scalar, the next free slot, the same in all rows.
+    turned: keys are [B, K, h, S], see turned.py; not an array.
   """
 
   k_ZBKSh: Array | tuple[Array, ...]
   v_ZBKSh: Array | tuple[Array, ...]
   segment_BS: Array
   used: Array
+  turned: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 def empty_cache(
-  size: Size, rows: int, slots: int, dtype: Any, apart: bool = False
+  size: Size,
+  rows: int,
+  slots: int,
+  dtype: Any,
+  apart: bool = False,
+  turned: bool = False,
 ) -> Cache:
   shape = (rows, size.kv_heads, slots, size.head_width)
   if apart:
@@ -45,10 +52,11 @@ def empty_cache(
   else:
     zeros = layers.constrain(jnp.zeros((size.layers, *shape), dtype), *_CACHE_AXES)
   return Cache(
-    k_ZBKSh=zeros,
+    k_ZBKSh=tuple(zero.swapaxes(-1, -2) for zero in zeros) if turned else zeros,
     v_ZBKSh=zeros,
     segment_BS=jnp.zeros((rows, slots), jnp.int32),
     used=jnp.zeros((), jnp.int32),
+    turned=turned,
   )
 
 
@@ -58,12 +66,14 @@ def appended(cache: Cache, new: Cache) -> Cache:
   def written(old: Array, new: Array, axis: int) -> Array:
     return lax.dynamic_update_slice_in_dim(old, new, cache.used, axis=axis)
 
-  keys = functools.partial(written, axis=-2)
+  keys = functools.partial(written, axis=-1 if cache.turned else -2)
+  values = functools.partial(written, axis=-2)
   return Cache(
     k_ZBKSh=jax.tree.map(keys, cache.k_ZBKSh, new.k_ZBKSh),
-    v_ZBKSh=jax.tree.map(keys, cache.v_ZBKSh, new.v_ZBKSh),
+    v_ZBKSh=jax.tree.map(values, cache.v_ZBKSh, new.v_ZBKSh),
     segment_BS=written(cache.segment_BS, new.segment_BS, axis=1),
     used=cache.used + new.used,
+    turned=cache.turned,
   )
 
 

@@ -6,7 +6,7 @@ a method reads need to be in `params` (no "encoder" where frames are cached).
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,7 @@ class StepAudio(nn.Module):
   head_chunks: int = 1
   kernel: str = "plain"
   apart: bool = False
+  turned: ClassVar[bool] = False  # as turned.Turned is
 
   def setup(self):
     self.encoder = AudioEncoder(self.size, self.dtype, self.remat)

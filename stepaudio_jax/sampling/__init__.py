@@ -12,10 +12,11 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from stepaudio_jax.core.types import Array, Batch, Params, Rollout
-from stepaudio_jax.models import decoder, layers
+from stepaudio_jax.models import decoder, layers, turned
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.sampling import program, refilling
 from stepaudio_jax.sampling.draws import Settings
@@ -23,6 +24,7 @@ from stepaudio_jax.sampling.program import Asked
 from stepaudio_jax.text.thoughts import Thoughts
 
 _MOST_APART = 16  # layers; more would take long to compile
+_TURNED_WIDTH = 512  # of a decoder with weights beyond a processor's cache
 
 
 def sample(
@@ -106,7 +108,11 @@ def sample(
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _sample(params, prompts, asked, *, model, settings) -> Rollout:
   sampled = refilling.sampled if settings.slots else program.sampled
-  if _apart(model):
+  if _turned(model):
+    positions = prompts.token_BT.shape[1] + settings.max_new_tokens
+    params = turned.turned(params, model.size, positions)
+    model = turned.Turned(model)
+  elif _apart(model):
     params = params | {"decoder": decoder.apart(params["decoder"])}
     model = model.clone(apart=True)
   return sampled(params, prompts, asked, model=model, settings=settings)
@@ -119,6 +125,12 @@ def _apart(model: StepAudio) -> bool:
   """
   here = jax.default_backend() == "cpu" and not layers.is_split()
   return here and model.size.layers <= _MOST_APART
+
+
+def _turned(model: StepAudio) -> bool:
+  """Whether weights are turned for decoding: those that a cache does not hold."""
+  wide = model.size.width >= _TURNED_WIDTH and model.dtype == jnp.float32
+  return wide and _apart(model)
 
 
 def _table(thoughts: Thoughts, model: StepAudio) -> np.ndarray:

@@ -124,13 +124,10 @@ def prefilled(
   prompted, x_BD = read(params, prompts, asked, model=model, copies=settings.copies)
   rows = x_BD.shape[0]
   shape = (rows, settings.max_new_tokens)
-  empty = functools.partial(
-    empty_cache, model.size, rows, dtype=model.dtype, apart=model.apart
-  )
   state = State(
     step=jnp.zeros((), jnp.int32),
-    cache=empty(-(-settings.max_new_tokens // BLOCK) * BLOCK),
-    block=empty(BLOCK),
+    cache=empty(model, rows, -(-settings.max_new_tokens // BLOCK) * BLOCK),
+    block=empty(model, rows, BLOCK),
     alive_B=prompted.count_B > 0,
     thought_B=unread(rows, settings),
     token_BT=jnp.full(shape, settings.pad_id, jnp.int32),
@@ -138,6 +135,12 @@ def prefilled(
     mask_BT=jnp.zeros(shape, bool),
   )
   return prompted, _drawn(params, prompted, state, x_BD, model, settings)
+
+
+def empty(model: StepAudio, rows: int, slots: int) -> Cache:
+  """A cache of replies, as the model keeps them."""
+  layout = {"apart": model.apart, "turned": model.turned}
+  return empty_cache(model.size, rows, slots, model.dtype, **layout)
 
 
 def unread(rows: int, settings: Settings) -> Array | None:
@@ -177,9 +180,8 @@ def decoded_block(
 
   state = lax.while_loop(goes_on, advance, state)
   rows = state.alive_B.shape[0]
-  empty = empty_cache(model.size, rows, BLOCK, model.dtype, model.apart)
   cache = appended(state.cache, state.block)
-  return dataclasses.replace(state, cache=cache, block=empty)
+  return dataclasses.replace(state, cache=cache, block=empty(model, rows, BLOCK))
 
 
 def _drawn(

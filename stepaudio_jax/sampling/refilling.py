@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from stepaudio_jax.core.types import Array, Batch, Params, Rollout
-from stepaudio_jax.models.decoder import empty_cache
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.sampling import program
 from stepaudio_jax.sampling import slots as slots_lib
@@ -59,7 +58,7 @@ def sampled(
   first = program.drawn(params, prompted, x_BD, step_B, thought_B, model, settings)
   written, queue = _begun(prompted, first, settings)
   columns = slots_lib.columns(settings)
-  ring = empty_cache(model.size, settings.slots, columns, model.dtype, model.apart)
+  ring = program.empty(model, settings.slots, columns)
   zero = jnp.zeros((), jnp.int32)
   waiting_P = jnp.zeros_like(queue.count_P)
   state = State(written, _empty_slots(queue, settings), waiting_P, zero, ring)

@@ -9,7 +9,7 @@ from jax import lax
 
 from stepaudio_jax.core.types import Array, Params
 from stepaudio_jax.models import layers
-from stepaudio_jax.models.decoder import Cache, appended, empty_cache
+from stepaudio_jax.models.decoder import Cache, appended
 from stepaudio_jax.models.step_audio import StepAudio
 from stepaudio_jax.sampling import program
 from stepaudio_jax.sampling.draws import Settings
@@ -172,7 +172,7 @@ def _empty_block(slots: Slots, model: StepAudio, settings: Settings) -> Block:
   rows = len(slots.reply_B)
   return Block(
     slots=slots,
-    cache=empty_cache(model.size, rows, BLOCK, model.dtype, model.apart),
+    cache=program.empty(model, rows, BLOCK),
     token_BT=jnp.full((rows, BLOCK), settings.pad_id, jnp.int32),
     logprob_BT=jnp.zeros((rows, BLOCK), jnp.float32),
     mask_BT=jnp.zeros((rows, BLOCK), bool),
