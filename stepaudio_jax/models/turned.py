@@ -58,7 +58,9 @@ class Turned(nn.Module):
   ) -> tuple[Array, Cache]:
     """StepAudio.extend by one token a row."""
     weights = self.variables["params"]["turned"]
-    rotation = tuple(jnp.take(x, position_B1, axis=0) for x in weights["rotation"])
+    rotation = tuple(
+      jnp.take(x, position_B1, axis=0, mode="clip") for x in weights["rotation"]
+    )
     place = cache.used
     segment_BS = lax.dynamic_update_slice_in_dim(
       cache.segment_BS, segment_B1, place, axis=1
@@ -95,7 +97,7 @@ def turned(params: Params, size: Size, positions: int) -> Params:
   Args:
     positions: as many as prompts and replies can have.
   """
-  decoder = params["decoder"]
+  decoder = jax.tree.map(lambda x: x.astype(jnp.float32), params["decoder"])
   stacked = decoder["layers"]
   attn, mlp = stacked["attn"], stacked["mlp"]
   projected = [attn[name] for name in ("query", "key", "value")]
