@@ -180,8 +180,9 @@ def decoded_block(
 
   state = lax.while_loop(goes_on, advance, state)
   rows = state.alive_B.shape[0]
+  block = empty(model, rows, BLOCK)
   cache = appended(state.cache, state.block)
-  return dataclasses.replace(state, cache=cache, block=empty(model, rows, BLOCK))
+  return dataclasses.replace(state, cache=cache, block=block)
 
 
 def _drawn(
