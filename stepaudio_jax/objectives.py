@@ -187,6 +187,11 @@ def _beside(c: ConfigDict) -> tuple[str, ...]:
         f"adapters.rank={how.rank} with trainable={tuple(c.trainable)}: they adapt a "
         "decoder that is frozen; leave 'decoder' out, or set the rank to 0"
       )
+  elif (how.alpha, {*how.maps}) != (adapters.ALPHA, {*adapters.MAPS}):
+    raise ValueError(
+      f"adapters.rank=0: there are none, and adapters.alpha={how.alpha} and "
+      f"adapters.maps={tuple(how.maps)} would do nothing; train=adapters has some"
+    )
   if bool(raters.room) != bool(raters.ridge) or min(raters.room, raters.ridge) < 0:
     raise ValueError(
       f"raters.room={raters.room} and raters.ridge={raters.ridge}: both above 0, or "

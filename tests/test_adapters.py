@@ -168,6 +168,8 @@ def test_whoever_reads_it_finds_plain_weights(run, tmp_path):
       {"adapters.rank": 1, "adapters.maps": ("head",), "trainable": ("rewards",)},
       r"unknown map of a layer 'head'; the choices are \['down'",
     ),
+    ({"adapters.alpha": 32.0}, r"rank=0.*adapters.alpha=32.0 .*would do nothing"),
+    ({"adapters.maps": ("up",)}, r"rank=0.*adapters.maps=\('up',\) would do nothing"),
     ({"trainable": ()}, r"trainable=\(\) of 'preference'"),
     ({"raters.room": 3}, r"raters.room=3 and raters.ridge=0.0: both above 0"),
   ],

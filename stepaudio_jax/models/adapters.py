@@ -22,6 +22,7 @@ MAPS = {
   **dict.fromkeys(("query", "key", "value", "out"), "attn"),
   **dict.fromkeys(("gate", "up", "down"), "mlp"),
 }
+ALPHA = 16.0  # a recipe's own, where it says nothing else
 _INPUTS = {"out": 2}  # axes that a kernel contracts, if not 1
 
 
