@@ -102,14 +102,17 @@ def named(raw: str | None) -> int | None:
   """The level that a reply states last, behind its thought; None where that is none.
 
   A statement is a line with nothing but a number or a symbol, whose meaning may follow
-  it ("2", "A>B", "2 (A is better)"), or one that says what it states ("Level: 2"). The
-  last statement decides, even if it names no level: "Level: 7" hides a "2" before it.
+  it ("2", "A>B", "2 (A is better)", "2 A is better" as the question has it), or one
+  that says what it states ("Level: 2"). The last statement decides, even if it names no
+  level: "Level: 7" hides a "2" before it. Three in a row that count upwards are a list
+  of the levels, and none of them is meant.
   """
-  for line in reversed(_spoken(raw).splitlines()):
-    states, level = _stated(line)
-    if states:
-      return level
-  return None
+  stated = [
+    level for states, level in map(_stated, _spoken(raw).splitlines()) if states
+  ]
+  last = stated[-1] if stated else None
+  is_list = last is not None and stated[-3:] == [last - 2, last - 1, last]
+  return None if is_list else last
 
 
 def _spoken(raw: str | None) -> str:
@@ -129,13 +132,20 @@ def _stated(line: str) -> tuple[bool, int | None]:
   symbol = _ASCII.get(symbol, symbol)
   if symbol in SYMBOLS:
     return True, SYMBOLS.index(symbol) + 1
+  first, _, behind = text.partition(" ")
+  if first in map(str, NUMBERS) and _plain(behind) in meanings(int(first)):
+    return True, int(first)
   number = _NUMBER.fullmatch(text)
   if not number:
     return bool(called and called[1]), None
   level = int(number[1]) if number[1] in map(str, NUMBERS) else None
-  meaning = (number[2] or "").strip(_MARKS).casefold().replace(" ", "")
+  meaning = _plain(number[2] or "")
   own = "" if level is None else meanings(level)
   return True, level if not meaning or meaning in own else None
+
+
+def _plain(text: str) -> str:
+  return text.strip(_MARKS).casefold().replace(" ", "")
 
 
 def meanings(level: int) -> tuple[str, ...]:
