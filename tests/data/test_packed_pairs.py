@@ -1,10 +1,12 @@
 """Packed comparisons of several processes: one shape, found without a word."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from stepaudio_jax.data import features, loader, packing, schema
+from stepaudio_jax.data import features, loader, packing, pipeline, schema
 from stepaudio_jax.data.comparisons import PairLimits, Pairs
 from stepaudio_jax.data.contrasts import Choices
 from stepaudio_jax.data.corpus import Corpus
@@ -148,3 +150,21 @@ def test_a_restart_goes_on_with_the_very_next_batch(kind, pairs, monkeypatch):
   alone = feed_of(kind, pairs, PACKS)
   other = read(alone, PACKS, 0, 1, monkeypatch, position=first[1][2], steps=1)
   assert_equal(jax.tree.map(lambda x: x[2:], other[0][0]), first[2][0])
+
+
+@pytest.mark.parametrize("kind", ["pairs", "choices"])
+def test_one_that_has_nothing_left_has_the_others_shape(kind, pairs):
+  """Twelve comparisons, eight a batch: the last four are all of the first process."""
+  feed = feed_of(kind, pairs, 2)
+  known = {"batch_size": BATCH, "process_count": 2}
+  known["shape"] = functools.partial(feed.need, share=2)
+  two = [
+    [*pipeline.batches(feed, pipeline.once(feed), process_index=k, **known)]
+    for k in range(2)
+  ]
+  assert [len(found) for found in two] == [2, 2]
+  (first, ids), (second, others) = (found[-1] for found in two)
+  assert ids == others == [feed.entry(0, k).id for k in range(8, 12)]
+  assert_equal(*(jax.tree.map(np.shape, batch) for batch in (first, second)))
+  assert (first.replies.batch.segment_BT > 0).any()
+  assert not (second.replies.batch.segment_BT > 0).any()
