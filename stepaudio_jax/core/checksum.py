@@ -78,9 +78,9 @@ def changed(before: dict[str, int], now: dict[str, int]) -> list[str]:
 
 
 def _is_near(leaf: Any) -> bool:
-  """Whether all of an array is in this host's memory, where numpy reads it uncopied."""
-  if not isinstance(leaf, jax.Array):
-    return isinstance(leaf, np.ndarray)
+  """Whether all of an array lies on this host's one device, where numpy reads it."""
+  if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
+    return False
   return [device.platform for device in leaf.sharding.device_set] == ["cpu"]
 
 

@@ -71,3 +71,40 @@ def test_an_error_of_the_items_comes_too():
 
 def test_no_items():
   threads.each(pytest.fail, [])
+
+
+def test_what_is_made_ahead_comes_in_the_items_order():
+  later = threading.Event()
+
+  def work(item):
+    if item == 0:
+      assert later.wait(60)  # until a later one is made, by another thread
+    else:
+      later.set()
+    return item * item
+
+  assert list(threads.ahead(work, range(20), count=2)) == [k * k for k in range(20)]
+
+
+def test_no_more_than_twice_the_threads_are_ahead():
+  taken = []
+
+  def items():
+    for item in range(40):
+      taken.append(item)
+      yield item
+
+  made = threads.ahead(str, items(), count=3)
+  for k in range(40):
+    assert next(made) == str(k)
+    assert len(taken) == min(k + 7, 40)
+  assert next(made, None) is None
+
+
+def test_an_error_ahead_comes_in_its_place():
+  before = threading.active_count()
+  made = threads.ahead(lambda item: 1 // item, [1, 1, 0, 1], count=2)
+  assert [next(made), next(made)] == [1, 1]
+  with pytest.raises(ZeroDivisionError):
+    next(made)
+  assert threading.active_count() == before
