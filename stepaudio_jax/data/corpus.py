@@ -20,6 +20,7 @@ Sample = schema.Dialogue | schema.Preference | schema.SpeechClip
 
 # Problems listed in one error, so that a file is not repaired one line a run.
 LISTED = 20
+_FEW = 1 << 16  # clips that are kept in mind
 
 
 def set_names() -> list[str]:
@@ -75,6 +76,8 @@ class Corpus:
       self._rows.append(rows)
     self._kind = kind
     self._keys = keys.Keys(key_file)
+    # Found by the check; None where they are many, or lie in the rows themselves.
+    self._files: dict[tuple, Audio] | None = {}
     self._check(unfit or (lambda sample: None))
 
   def __len__(self) -> int:
@@ -104,11 +107,18 @@ class Corpus:
   def clips(self) -> dict[str, Audio]:
     """Every clip by its content key; reads all audio files on the first call."""
     found: dict[str, Audio] = {}
-    for source, index in self._bar("reading clips"):
-      for audio in self.sample(source, index).audio:
-        found.setdefault(self.key(audio), audio)
+    for audio in self._heard():
+      found.setdefault(self.key(audio), audio)
     self._keys.save()
     return found
+
+  def _heard(self) -> Iterator[Audio]:
+    """The clips of all rows, which are read again only where these are not kept."""
+    if self._files is not None:
+      yield from progress.bar(self._files.values(), "reading clips", "clip")
+      return
+    for source, index in self._bar("reading clips"):
+      yield from self.sample(source, index).audio
 
   def key(self, audio: Audio) -> str:
     """Content key of a clip: of the file's bytes and the span, not of its name."""
@@ -139,6 +149,7 @@ class Corpus:
       for audio in sample.audio:
         if isinstance(audio.source, str):
           clip_owner.setdefault(audio.source, at)
+        self._note(audio)
     _raise_all(problems, "wrong rows")
     _raise_unfit(odd, len(self))
     absent = (path for path in clip_owner if not epath.Path(path).exists())
@@ -153,6 +164,12 @@ class Corpus:
         sorted(extra),
         schema.DIALOGUE_KEYS,
       )
+
+  def _note(self, audio: Audio) -> None:
+    if self._files is not None:
+      self._files.setdefault((audio.source, audio.start_s, audio.end_s), audio)
+      if isinstance(audio.source, bytes) or len(self._files) > _FEW:
+        self._files = None
 
 
 def _weighted_names(mix: Mapping[str, float]) -> tuple[str, ...]:

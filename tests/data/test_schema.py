@@ -7,6 +7,7 @@ import os
 import pytest
 
 from stepaudio_jax.audio import io
+from stepaudio_jax.data import corpus as corpus_lib
 from stepaudio_jax.data import features, jsonl, keys, schema
 from stepaudio_jax.data.corpus import Corpus, load_set
 from stepaudio_jax.data.jsonl import Row
@@ -177,14 +178,22 @@ def test_keys_that_nobody_reads_are_logged(tmp_path, caplog):
   assert "['anwser']" in caplog.text
 
 
-def test_one_clip_has_one_key_whatever_its_name(tmp_path):
+@pytest.mark.parametrize("few", [0, 2, 9])
+def test_one_clip_has_one_key_whatever_its_name(tmp_path, monkeypatch, few):
+  monkeypatch.setattr(corpus_lib, "_FEW", few)  # clips kept in mind: none, some, all
   write_tone(tmp_path / "a.wav", 1600)
   (tmp_path / "copy.wav").write_bytes((tmp_path / "a.wav").read_bytes())
   rows = [audio_row(n, f"{n}.wav", "Q", "A") for n in ("a", "copy")]
   rows.append(audio_row("part", "a.wav", "Q", "A"))
   rows[2]["messages"][0]["content"][0]["end_s"] = 0.05
-  clips = corpus(write_rows(tmp_path / "a.jsonl", rows)).clips()
-  assert sorted(clip.name for clip in clips.values()) == ["a", "part"]
+  rows.append(audio_row("again", "copy.wav", "Q", "A"))
+  talks = corpus(write_rows(tmp_path / "a.jsonl", rows))
+  read = []
+  monkeypatch.setattr(
+    talks, "sample", lambda *at, old=talks.sample: read.append(at) or old(*at)
+  )
+  assert [clip.name for clip in talks.clips().values()] == ["a", "part"]
+  assert len(read) == (0 if few == 9 else 4)
 
 
 class TestKeys:
