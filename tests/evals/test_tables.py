@@ -12,7 +12,7 @@ from stepaudio_jax.evals.parts import tables
 def test_settings_are_told_in_words():
   judge = {"kind": "endpoint", "templates": ["a1", "b2"], "key": None}
   settings = {"top_k": None, "temperature": 0.0, "controls": ("silence", "flat")}
-  settings |= {"budgets": (), "thinking": False, "judge": judge}
+  settings |= {"budgets": (), "rollouts": "", "thinking": False, "judge": judge}
   told = "temperature 0.0, controls silence flat, thinking False"
   assert tables.told(settings) == f"{told}, judge (kind endpoint, templates a1 b2)"
 

@@ -53,7 +53,7 @@ def told(settings: Mapping[str, Any]) -> str:
   return ", ".join(
     f"{key} {_spelt(value)}"
     for key, value in settings.items()
-    if value not in (None, (), [])
+    if value not in (None, "", (), [])
   )
 
 
