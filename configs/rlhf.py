@@ -33,10 +33,10 @@ rollout/preference.py; `prompts=all` compares those with a rubric by it, as R1.5
 configs/judge.py trains such a judge.
 
 `veto=0.5` gives replies whose correctness is below that reward the worst of their group
-in all else (rl/parts/veto.py; other rewards veto by `c.rewards.veto = {NAME: THRESHOLD}`
-in a recipe of one's own). Rewards that say
-nothing, or go with the length of replies, are warned of, as are lost entropy and a KL
-that runs off: `log.warn`, rollout/watch.py, and warnings.jsonl in the workdir.
+in all else (rl/parts/veto.py; other rewards veto by `c.rewards.veto = {NAME:
+THRESHOLD}` in a recipe of one's own). Rewards that say nothing, or go with the length
+of replies, are warned of, as are lost entropy and a KL that runs off: `log.warn`,
+rollout/watch.py, and warnings.jsonl in the workdir.
 
 Sizes for pods are laid out for 128 chips of v5p (experiments/fit tells memory and time
 of a step): the four chips of a host share a row, and an update takes a prompt's 16
