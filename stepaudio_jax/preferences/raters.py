@@ -114,12 +114,8 @@ def _share(value_CN: np.ndarray, dialogues: Sequence[str]) -> Row | None:
   total_N, count_N = np.nansum(value_CN, axis=0), given_CN.sum(0)
   used = count_N > 0
   clusters = np.asarray(dialogues)[used]
+  low, high = intervals.share(total_N[used], count_N[used], clusters)
   total, count = float(total_N.sum()), int(count_N.sum())
-  if total in (0, count):  # resampling what is equal would give no width
-    several = len({*clusters})
-    low, high = intervals.wilson(several if total else 0, several)
-  else:
-    low, high = intervals.clustered(total_N[used], count_N[used], clusters)
   return {"mean": total / count, "low": low, "high": high, "n": count}
 
 

@@ -45,6 +45,11 @@ def test_an_entry_by_hand():
   # Two dialogues have a choice of 1: 1 of 2, and ½ of 1.
   assert (strength["1"]["low"], strength["1"]["high"]) == (0.5, 0.5)
   assert strength["1"]["gap"] == pytest.approx((1 + 1 + 0) / 3)
+  # Right in all, which is one dialogue: Wilson's interval of 1 of 1, and not no width.
+  always = (strength["2"]["low"], strength["2"]["high"])
+  assert strength["2"]["accuracy"] == 1.0
+  assert always == intervals.wilson(1, 1)
+  assert always[0] < 0.25
 
 
 def test_without_gold_there_is_no_ceiling():

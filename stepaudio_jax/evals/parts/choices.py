@@ -74,7 +74,7 @@ def share(right_NJ: np.ndarray, clusters: Sequence[str]) -> Row:
   """Accuracy with its interval."""
   counted_NJ = ~np.isnan(right_NJ)
   total_N, count_N = np.nansum(right_NJ, axis=1), counted_NJ.sum(axis=1)
-  low, high = intervals.clustered(total_N, count_N, clusters)
+  low, high = intervals.share(total_N, count_N, clusters)
   return {"accuracy": float(total_N.sum() / count_N.sum()), "low": low, "high": high}
 
 

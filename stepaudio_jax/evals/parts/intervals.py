@@ -92,6 +92,25 @@ def clustered(
   return Interval(float(low), float(high))
 
 
+def share(
+  totals: Sequence[float], counts: Sequence[float], clusters: Sequence[str]
+) -> Interval:
+  """`clustered` of what lies from 0 to 1, also where all of it is 0 or all is 1.
+
+  Resampling these gives no width, however few they are; Wilson's interval does, each
+  cluster counted once.
+
+  Raises:
+    ValueError: nothing was counted.
+  """
+  if 0 < sum(totals) < sum(counts):
+    return clustered(totals, counts, clusters)
+  if not sum(counts):
+    raise ValueError("no values to resample")
+  several = len({name for name, n in zip(clusters, counts, strict=True) if n})
+  return wilson(several if sum(totals) else 0, several)
+
+
 def _drawn(size: int, *, endless: bool = False) -> Iterator[np.ndarray]:
   """Places of resamples, some [draws, size] at a time: RESAMPLES in all, or endless.
 

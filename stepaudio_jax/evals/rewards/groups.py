@@ -22,6 +22,6 @@ def by_turns(one: Judged) -> dict[str, Row]:
     count_N = mine_NJ.sum(axis=1).astype(np.float64)
     out[str(turns)] = {
       "n": int(count_N.sum()),
-      "accuracy": draws.ratio(total_N, count_N),
+      "accuracy": draws.share(total_N, count_N),
     }
   return out

@@ -103,9 +103,9 @@ def entry(
     "pairs": len(verdicts),
     "calls": 2 * len(verdicts),
     "unread": int(failed_N.sum()),
-    "failure_rate": draws.ratio(failed_N.astype(np.float64), calls_N),
-    "consistency": draws.ratio(same_N.astype(np.float64), read_N.astype(np.float64)),
-    "first": draws.ratio(
+    "failure_rate": draws.share(failed_N.astype(np.float64), calls_N),
+    "consistency": draws.share(same_N.astype(np.float64), read_N.astype(np.float64)),
+    "first": draws.share(
       (sign_2N == 1).sum(axis=0).astype(np.float64),
       (np.abs(sign_2N) == 1).sum(axis=0).astype(np.float64),
     ),
@@ -118,4 +118,4 @@ def _accuracy(gap_N: np.ndarray, label_NJ: np.ndarray, draws: Draws) -> Row | No
   right_NJ = choices.right(gap_N, label_NJ)
   known_NJ = ~np.isnan(right_NJ)
   counted_N = known_NJ.sum(axis=1).astype(np.float64)
-  return draws.ratio(np.nansum(right_NJ, axis=1), counted_N)
+  return draws.share(np.nansum(right_NJ, axis=1), counted_N)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from stepaudio_jax.evals.parts import intervals
+
 DRAWS = 1000
 _SEED = 0  # fixed: the same scores always give the same interval
 _AT_ONCE = 1 << 22  # numbers of a temporary: memory
@@ -52,6 +54,14 @@ class Draws:
     with np.errstate(invalid="ignore", divide="ignore"):
       ratio_R = self.sums(total_N) / counted_R
     return estimate(total_N.sum() / count_N.sum(), ratio_R)
+
+  def share(self, total_N: np.ndarray, count_N: np.ndarray) -> Row | None:
+    """`ratio` of what lies from 0 to 1: where all is 0, or all 1, intervals.share's."""
+    told = self.ratio(total_N, count_N)
+    if told and told["value"] in (0.0, 1.0):
+      low, high = intervals.share(total_N, count_N, self.place_N)
+      told |= {"low": low, "high": high}
+    return told
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ A dimension that needs the audio (gold's truth of it depends on what is heard) s
 lose accuracy, any other should stay where it is.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ def entry(one: Judged, *, simulated: bool) -> dict[str, Row]:
   out = {}
   for name, reward_N2 in one.other_N2.items():
     other_NJ = choices.right(judged.gap(reward_N2), one.label_NJ)
-    drop = _mean(heard_NJ - other_NJ, draws)
+    drop = _mean(heard_NJ - other_NJ, draws.ratio)
     out[name] = {
-      "accuracy": _mean(other_NJ, draws),
+      "accuracy": _mean(other_NJ, draws.share),
       "drop": drop,
       "needs_audio": needs,
       "as_expected": _expected(name, needs, drop),
@@ -59,6 +60,6 @@ def _expected(control: str, needs: bool | None, drop: Row) -> bool | None:
   return (drop["low"] > 0) is needs
 
 
-def _mean(value_NJ: np.ndarray, draws: Draws) -> Row:
+def _mean(value_NJ: np.ndarray, told: Callable[..., Row]) -> Row:
   known_NJ = ~np.isnan(value_NJ)
-  return draws.ratio(np.nansum(value_NJ, axis=1), known_NJ.sum(axis=1))
+  return told(np.nansum(value_NJ, axis=1), known_NJ.sum(axis=1))

@@ -62,6 +62,21 @@ def test_a_ratio_has_the_interval_of_the_other_bootstrap(rng):
   assert Draws(names).ratio(total_N, np.zeros(300)) is None
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_share_of_all_or_none_has_a_width_of_its_dialogues(value):
+  """Ten rows of which three dialogues have something to count."""
+  names = [*"aaabbbcccd"]
+  count_N = np.asarray([1.0] * 9 + [0.0])
+  draws = Draws(names)
+  told = draws.share(value * count_N, count_N)
+  low, high = intervals.wilson(int(3 * value), 3)
+  assert told == {"value": value, "low": low, "high": high}
+  assert high - low > 0.5
+  some_N = np.asarray([1.0] + [0.0] * 9)
+  assert draws.share(some_N, count_N) == draws.ratio(some_N, count_N)
+  assert draws.share(count_N, 0 * count_N) is None
+
+
 def test_what_is_no_number_has_no_interval():
   nothing = {"value": None, "low": None, "high": None}
   assert resampling.estimate(np.nan, np.ones(3)) == nothing
