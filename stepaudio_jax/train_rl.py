@@ -103,7 +103,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
     played=c.sampling.turns,
     cache=cache,
     tokenizer=tokenizer,
-    unfit=scorable.unfit(c.rewards.rules),
+    unfit=scorable.unfit(c.rewards.rules, rubric=bool(c.judge)),
     **ear,
   )
   feed, unseen = open_prompts(c.data.split), open_prompts(c.heldout.split)

@@ -84,6 +84,16 @@ def test_prompts_without_an_answer_are_counted_and_named(
   )
 
 
+def test_a_rubric_that_nothing_can_be_earned_by_is_told_where_somebody_reads_it():
+  row = {"id": "d1", "rubric": [{"text": "is rude", "weight": -1.0}]}
+  dialogue = schema.Dialogue("d1", row, ())
+  wanted = "the rubric of 'd1' has no weight above 0"
+  assert scorable.unfit({}, rubric=True)(dialogue) == wanted
+  assert scorable.unfit({})(dialogue) is None
+  row["rubric"].append({"text": "asks back", "weight": 0.5})
+  assert scorable.unfit({}, rubric=True)(dialogue) is None
+
+
 def test_a_rule_speaks_of_its_stream_alone_and_says_what_it_cannot_score(tmp_path):
   heard, told = tones.talk("a", 0), tones.talk("b", 1)
   told["messages"][0]["content"] = "Pitch?"

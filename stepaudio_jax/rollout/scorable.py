@@ -1,19 +1,23 @@
-"""Which prompts a recipe's rules can score: known before anything is computed."""
+"""Which prompts a recipe's rewards can score: known before anything is computed."""
 
 from collections.abc import Callable, Mapping
 
 from stepaudio_jax import rewards
 from stepaudio_jax.data.schema import Dialogue
+from stepaudio_jax.judges import rubric as rubrics
 from stepaudio_jax.rollout.scorer import STREAMS
 
 
 def unfit(
   rules: Mapping[str, Mapping[str, float]],
+  *,
+  rubric: bool = False,
 ) -> Callable[[Dialogue], str | None]:
   """Dialogue → why its prompt cannot be scored, None where it can.
 
   Args:
     rules: {stream: {file of rewards/: weight}}.
+    rubric: whether somebody reads the prompts' rubrics.
   """
   of = {
     stream: {name: rewards.load(name) for name in rules.get(stream, {})}
@@ -30,6 +34,11 @@ def unfit(
         getattr(rule, "check", lambda row: None)(row)
       except ValueError as error:
         return str(error)
+    try:
+      if rubric and row.get("rubric"):
+        rubrics.highest(row)
+    except ValueError as error:
+      return str(error)
     return None
 
   return why
