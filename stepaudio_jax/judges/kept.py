@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from stepaudio_jax.core import files
+from stepaudio_jax.core import files, levels
 
 _KIND = "said/1"
 
@@ -59,6 +59,7 @@ class Kept:
       row = json.loads(text)
       said = Said(**row["said"])
       if said.weights is not None:
+        levels.expected(said.weights)
         said = said._replace(weights=tuple(map(float, said.weights)))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise Damaged(f"{type(error).__name__}: {error}") from error

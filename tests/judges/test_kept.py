@@ -108,6 +108,8 @@ def test_what_failed_is_not_kept(tmp_path, told):
     lambda path: path.write_text(path.read_text().replace("said/1", "said/0")),
     lambda path: path.write_text(path.read_text().replace('"YES"', "17")),
     lambda path: path.write_text(path.read_text().replace(path.stem, "0" * 64)),
+    lambda path: path.write_text(path.read_text().replace("null", "[0.5, 0.5]")),
+    lambda path: path.write_text(path.read_text().replace("null", '["a"]')),
   ],
 )
 def test_a_damaged_entry_is_asked_for_again_and_counted(tmp_path, told, damage):
