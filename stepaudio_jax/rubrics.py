@@ -67,9 +67,18 @@ def preference(
   """What `c.rewards.preference` says, with judge and reference replies.
 
   Raises:
-    ValueError: a judge that cannot tell its probabilities, or a file that holds no φ.
+    ValueError: a judge that cannot tell its probabilities, a file that holds no φ, or
+      a way of asking that comparisons alone have use for.
   """
   settings = preferences.Settings(**c.rewards.preference)
+  idle = ["hears"] * (c.asking.hears and not settings.on)
+  idle += ["weighs"] * (c.asking.weighs and settings.phi != "expected")
+  if idle:
+    raise ValueError(
+      f"asking.{idle[0]}=True would do nothing with rewards.preference.mode="
+      f"{settings.mode!r} and phi={settings.phi!r}: rubrics are read without sound, "
+      "and 'expected' alone asks for probabilities"
+    )
   if not settings.on:
     return preferences.Terms()
   phi_6 = levels.LINEAR

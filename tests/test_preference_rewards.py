@@ -217,6 +217,19 @@ def test_phi_and_its_file_reach_the_comparer(tmp_path):
   assert rubrics.preference(c, None, {}, tmp_path) == Terms()
 
 
+@pytest.mark.parametrize(
+  ("idle", "mode"), [("hears", "none"), ("weighs", "none"), ("weighs", "group")]
+)
+def test_asking_for_what_nobody_reads_is_refused(tmp_path, idle, mode):
+  c = rlhf.get_config("")
+  c.asking[idle], c.rewards.preference.mode = True, mode
+  judge, sources = ByQuality({}), {"reference": tmp_path}
+  with pytest.raises(ValueError, match=f"asking.{idle}=True would .*mode='{mode}'"):
+    rubrics.preference(c, judge, sources, tmp_path)
+  c.asking[idle] = False
+  rubrics.preference(c, judge, sources, tmp_path)
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
   monkeypatch.setitem(sizes.SIZES, "tiny", tones.LITTLE)
