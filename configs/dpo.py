@@ -56,6 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.data.max_clip_s = 25.0 if large else 3.2
   c.data.encode_batch = 16
   c.data.pack = large  # replies behind copies of their prompts, many to a row
+  c.data.pack_rows = ()  # numbers of rows in a pack, so many programs; (): any
 
   c.optim = {
     "name": "adamw",

@@ -17,6 +17,7 @@ from stepaudio_jax import (
   steps,
   workdirs,
 )
+from stepaudio_jax.core import recipe
 from stepaudio_jax.core.types import Params, TrainState
 from stepaudio_jax.data import comparisons, hearing, loader
 from stepaudio_jax.evals.parts.hearing import frozen_encoder
@@ -177,6 +178,18 @@ def _dpo(
   return batches, feed, loss_fn
 
 
+def check_rows(c: ConfigDict) -> None:
+  """Whether what is said of the rows of packed comparisons can act.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  views = 4  # of a comparison, a row each at most
+  recipe.check_ascending("data.pack_rows", c.data.pack_rows, c.batch_size * views)
+  if c.data.pack_rows and not c.data.pack:
+    raise ValueError(f"data.pack_rows={tuple(c.data.pack_rows)} is of data.pack=True")
+
+
 def _beside(c: ConfigDict) -> tuple[str, ...]:
   """Low-rank adapters and raters' terms, where a reward model's recipe has them."""
   how, raters = c.adapters, c.raters
@@ -242,7 +255,7 @@ OBJECTIVES = {
       *("adapters.rank", "adapters.alpha", "adapters.maps"),
       *("raters.room", "raters.ridge"),
       *_FRAMES_KEYS,
-      *("data.max_reply_tokens", "data.max_raters", "data.pack"),
+      *("data.max_reply_tokens", "data.max_raters", "data.pack", "data.pack_rows"),
     ),
     beside=_beside,
   ),
@@ -253,7 +266,7 @@ OBJECTIVES = {
       *("dimensions", "dims_on_thought", "loss.margin", "loss.scaled"),
       *(f"mixture.{name}" for name in ("width", "temperature", "reference", "most")),
       *_FRAMES_KEYS,
-      *("data.max_reply_tokens", "data.max_raters", "data.pack"),
+      *("data.max_reply_tokens", "data.max_raters", "data.pack", "data.pack_rows"),
     ),
     beside=_gate,
     begun=mixing.begun,
@@ -264,7 +277,7 @@ OBJECTIVES = {
     (
       *("reference", "loss.beta", "loss.length_normalised", "loss.nll_weight"),
       *_FRAMES_KEYS,
-      *("data.max_reply_tokens", "data.max_raters", "data.pack"),
+      *("data.max_reply_tokens", "data.max_raters", "data.pack", "data.pack_rows"),
     ),
     reference=True,
   ),

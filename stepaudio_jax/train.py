@@ -149,6 +149,8 @@ def checked(c: ConfigDict) -> ConfigDict:
   objective = recipe.choose("objective", c.objective, OBJECTIVES)
   recipe.check_keys(c, _KEYS + objective.keys, free=objective.free)
   recipe.check_counts(c, _COUNTS)
+  if "data.pack_rows" in objective.keys:
+    objectives.check_rows(c)
   unknown = sorted({*c.fresh, *c.trainable} - set(objective.parts))
   if unknown:
     raise ValueError(f"unknown parts {unknown}; {c.objective!r} has {objective.parts}")

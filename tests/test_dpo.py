@@ -235,6 +235,8 @@ def test_a_reference_of_its_own_is_read(start, tmp_path):
   [
     ({"loss.beta": 0.0}, "beta=0.0 must be above 0"),
     ({"loss.nll_weight": -1.0}, "nll_weight=-1.0 at least 0"),
+    ({"data.pack_rows": (8,)}, r"pack_rows=\(8,\) is of data.pack=True"),
+    ({"data.pack_rows": (8, 4)}, r"pack_rows=\(8, 4\) must be lengths that ascend"),
     ({"trainable": ("reference",)}, r"unknown parts \['reference'\]; 'dpo' has"),
   ],
 )

@@ -41,6 +41,7 @@ class Pairs:
       which is to predict it; any other name is one of the rows' `dims`.
     packs: of the rows that `batch` is given, see data/packing.py; 0 where replies are
       not packed.
+    row_counts: numbers of rows that a pack may have, see packing.room.
     rater_room: numbers for so many raters; with 0 they are not told apart.
 
   Attributes:
@@ -61,9 +62,10 @@ class Pairs:
     dimensions: Sequence[str],
     encoder_width: int,
     packs: int = 0,
+    row_counts: Sequence[int] = (),
     rater_room: int = 0,
   ):
-    self._packs = packs
+    self._packs, self._row_counts = packs, tuple(row_counts)
     self._corpus, self._store, self._tokenizer = corpus, store, tokenizer
     self.dimensions, self._width = tuple(dimensions), encoder_width
     self.names, self.weights = corpus.names, corpus.weights
@@ -147,8 +149,9 @@ class Pairs:
     if not self._packs:
       return Comparisons(replies, *labels)
     apart = (self._packs, len(rows) // self._packs)
+    known = {"row_counts": self._row_counts, "need": need}
     return Comparisons(
-      packing.packed(replies, self._packs, self.limits.row_tokens, pad_id, need=need),
+      packing.packed(replies, self._packs, self.limits.row_tokens, pad_id, **known),
       *(x if x is None else x.reshape(*apart, *x.shape[1:]) for x in labels),
     )
 

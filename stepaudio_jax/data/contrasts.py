@@ -44,15 +44,23 @@ class Choices:
     pairs: of the one dimension "overall", not packed.
     packs: of the rows that `batch` is given, see data/packing.py; 0 where replies are
       not packed.
+    row_counts: numbers of rows that a pack may have, see packing.room.
 
   Raises:
     ValueError: a set without a decided comparison.
   """
 
-  def __init__(self, pairs: Pairs, tokenizer: Tokenizer, packs: int = 0):
+  def __init__(
+    self,
+    pairs: Pairs,
+    tokenizer: Tokenizer,
+    packs: int = 0,
+    row_counts: Sequence[int] = (),
+  ):
     if pairs.dimensions != (OVERALL,):
       raise ValueError(f"choices are made by {OVERALL!r}, not by {pairs.dimensions}")
-    self._pairs, self._tokenizer, self._packs = pairs, tokenizer, packs
+    self._pairs, self._tokenizer = pairs, tokenizer
+    self._packs, self._row_counts = packs, tuple(row_counts)
     self.names, self.weights, self.limits = pairs.names, pairs.weights, pairs.limits
     self.skipped: list[Skipped] = [*pairs.skipped]
     self._found: list[list[_Contrast]] = [[] for _ in pairs.names]
@@ -119,8 +127,9 @@ class Choices:
     if not self._packs:
       return Contrasts(replies, spoken_BQT)
     row_tokens, pad_id = self.limits.row_tokens, self._tokenizer.special.pad
+    known = {"row_counts": self._row_counts, "need": need}
     return Contrasts(
-      packing.packed(replies, self._packs, row_tokens, pad_id, need=need),
+      packing.packed(replies, self._packs, row_tokens, pad_id, **known),
       spoken_BQT.reshape(self._packs, -1, *spoken_BQT.shape[1:]),
     )
 

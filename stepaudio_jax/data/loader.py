@@ -142,6 +142,7 @@ def preferences(
     dimensions=dimensions,
     encoder_width=encoder_width,
     packs=packs,
+    row_counts=data.pack_rows,
     rater_room=rater_room,
   )
   return _compared(feed, seed, batch_size, packs), feed
@@ -170,7 +171,7 @@ def choices(
     packs=0,
   )
   packs = packs if data.pack else 0
-  feed = contrasts.Choices(pairs, tokenizer, packs)
+  feed = contrasts.Choices(pairs, tokenizer, packs, data.pack_rows)
   return _compared(feed, seed, batch_size, packs), feed
 
 

@@ -70,17 +70,18 @@ def pairs(tmp_path_factory):
   store = Store(folder / "cache", "frames")
   features.fill_frames(store, corpus.clips(), rows.Encoder(), batch_size=2)
 
-  def made(packs, dimensions=("overall", "naturalness")):
-    known = {"dimensions": dimensions, "encoder_width": rows.WIDTH, "packs": packs}
+  def made(packs, dimensions=("overall", "naturalness"), **known):
+    known |= {"dimensions": dimensions, "encoder_width": rows.WIDTH, "packs": packs}
     return Pairs(corpus, store, tokenizers.load("tiny"), PairLimits(), **known)
 
   return made
 
 
-def feed_of(kind, pairs, packs):
+def feed_of(kind, pairs, packs, row_counts=()):
   if kind == "choices":
-    return Choices(pairs(0, ("overall",)), tokenizers.load("tiny"), packs)
-  return pairs(packs)
+    alone = pairs(0, ("overall",))
+    return Choices(alone, tokenizers.load("tiny"), packs, row_counts)
+  return pairs(packs, row_counts=row_counts)
 
 
 def read(feed, packs, process, processes, monkeypatch, position=None, steps=STEPS):
@@ -136,6 +137,16 @@ def test_alone_they_would_not_have(kind, pairs):
   assert both == {packing.room(*need)}
   with pytest.raises(ValueError, match=r"\d+ rows and \d+ clips a row are more than"):
     feed.batch(long, 0, (1, need[1]))
+
+
+@pytest.mark.parametrize("kind", ["pairs", "choices"])
+def test_declared_rows_are_all_there_are(kind, pairs, monkeypatch):
+  """Every process has 8 of them; clips are a power of two."""
+  feed = feed_of(kind, pairs, 2, row_counts=(8, 16))
+  for process in range(2):
+    found = [shape_of(x) for x, *_ in read(feed, 2, process, 2, monkeypatch)]
+    assert {rows for rows, _ in found} == {8}
+    assert {clips for _, clips in found} <= {2, 4, 8, 16}
 
 
 @pytest.mark.parametrize("kind", ["pairs", "choices"])
