@@ -77,14 +77,15 @@ def played(world: epath.Path) -> Any:
 
 
 def judged(world: epath.Path) -> Any:
-  """A reward model of packed comparisons."""
+  """A reward model of packed comparisons, all in four rows."""
   c = reward_model.get_config("smoke")
   c.dimensions, c.dims_on_thought = ("overall", "correctness"), ("correctness",)
+  c.data.pack_rows = (4,)
   return compared(c, world)
 
 
 def chosen(world: epath.Path) -> Any:
-  """DPO on packed comparisons."""
+  """DPO on packed comparisons, in as many rows as a batch needs."""
   return compared(dpo.get_config("smoke"), world)
 
 
