@@ -8,6 +8,7 @@ block: fewer and faster products for each token than `Decoder.extend`, of the sa
 model (tests/models/test_turned.py).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -26,7 +27,10 @@ _Keys = tuple[Array, Array]  # (k_BKhS, v_BKSh) of a layer
 
 
 class Turned(nn.Module):
-  """What sampling asks of a StepAudio, of float32 weights made by `turned`."""
+  """What sampling asks of a StepAudio, in float32.
+
+  Its parameters are those of `plain` and `turned`, made by `weights`.
+  """
 
   plain: StepAudio
   apart: ClassVar[bool] = True
@@ -43,10 +47,9 @@ class Turned(nn.Module):
   def prefill(self, batch: Batch) -> tuple[Array, Cache]:
     """StepAudio.prefill; the cache is turned."""
     x_BTD, cache = self.plain.prefill(batch)
-    k_ZBKhS = cache.k_ZBKSh.swapaxes(-1, -2)
-    return x_BTD, Cache(
-      tuple(k_ZBKhS), tuple(cache.v_ZBKSh), cache.segment_BS, cache.used, turned=True
-    )
+    k_ZBKhS = tuple(k_BKSh.swapaxes(-1, -2) for k_BKSh in cache.k_ZBKSh)
+    told = (cache.segment_BS, cache.used)
+    return x_BTD, Cache(k_ZBKhS, tuple(cache.v_ZBKSh), *told, turned=True)
 
   def extend(
     self,
@@ -57,30 +60,21 @@ class Turned(nn.Module):
     before: Sequence[Cache] = (),
   ) -> tuple[Array, Cache]:
     """StepAudio.extend by one token a row."""
-    weights = self.variables["params"]["turned"]
+    held, place = self.variables["params"]["turned"], cache.used
     rotation = tuple(
-      jnp.take(x, position_B1, axis=0, mode="clip") for x in weights["rotation"]
+      jnp.take(x, position_B1, axis=0, mode="clip") for x in held["rotation"]
     )
-    place = cache.used
     segment_BS = lax.dynamic_update_slice_in_dim(
       cache.segment_BS, segment_B1, place, axis=1
     )
-    seen = [attention.visible(segment_B1, c.segment_BS) for c in before]
-    own_B1S = attention.visible(segment_B1, segment_BS)
-    x_DB = self.plain.decoder.embed(token_B1)[:, 0].T
-    new = []
-    for z, layer in enumerate(weights["layers"]):
-      past = [
-        (c.k_ZBKSh[z], c.v_ZBKSh[z], s) for c, s in zip(before, seen, strict=True)
-      ]
-      own = (cache.k_ZBKSh[z], cache.v_ZBKSh[z])
-      normed_DB = _normed(x_DB, layer["attn_norm"], self.size)
-      queries, keys = _written(layer, normed_DB, own, rotation, place, self.size)
-      attended_BX = attention.shared(queries, [*past, (*keys, own_B1S)], turned=True)
-      x_DB = x_DB + _left(layer["out"], attended_BX.reshape(len(token_B1), -1))
-      x_DB = x_DB + _mlp(layer, _normed(x_DB, layer["mlp_norm"], self.size))
+    caches = (*before, dataclasses.replace(cache, segment_BS=segment_BS))
+    masks = [attention.visible(segment_B1, c.segment_BS) for c in caches]
+    x_DB, new = self.plain.decoder.embed(token_B1)[:, 0].T, []
+    for z, layer in enumerate(held["layers"]):
+      *past, own = [(c.k_ZBKSh[z], c.v_ZBKSh[z]) for c in caches]
+      x_DB, keys = _layer(layer, x_DB, past, own, masks, rotation, place, self.size)
       new.append(keys)
-    x_B1D = _normed(x_DB, weights["norm"], self.size).T[:, None]
+    x_B1D = _normed(x_DB, held["norm"], self.size).T[:, None]
     k_Z, v_Z = zip(*new, strict=True)
     return x_B1D, Cache(k_Z, v_Z, segment_BS, place + 1, turned=True)
 
@@ -91,13 +85,13 @@ class Turned(nn.Module):
     return lax.optimization_barrier(logits_VB).T
 
 
-def turned(params: Params, size: Size, positions: int) -> Params:
-  """`Turned`'s parameters from those of its StepAudio, decoder and adaptor.
+def weights(decoder: Params, size: Size, positions: int) -> Params:
+  """A decoder's parameters as `Turned` reads them, in float32.
 
   Args:
     positions: as many as prompts and replies can have.
   """
-  decoder = jax.tree.map(lambda x: x.astype(jnp.float32), params["decoder"])
+  decoder = jax.tree.map(lambda x: x.astype(jnp.float32), decoder)
   stacked = decoder["layers"]
   attn, mlp = stacked["attn"], stacked["mlp"]
   projected = [attn[name] for name in ("query", "key", "value")]
@@ -117,13 +111,12 @@ def turned(params: Params, size: Size, positions: int) -> Params:
   )
   position_1P = jnp.arange(positions, dtype=jnp.int32)[None]
   rotation = layers.rotations(position_1P, size.head_width, size.rope_theta)
-  weights = {
+  return {
     "layers": [jax.tree.map(lambda x, z=z: x[z], whole) for z in range(size.layers)],
     "norm": decoder["norm"]["scale"],
     "head": decoder["head"]["kernel"].T,
     "rotation": tuple(x_1P1h[0] for x_1P1h in rotation),
   }
-  return {"plain": params, "turned": weights}
 
 
 def _joined(kernels: Sequence[Array], inputs: int = 1) -> Array:
@@ -145,19 +138,37 @@ def _normed(x_DB: Array, scale_D: Array, size: Size) -> Array:
   return x_DB * lax.rsqrt(power_1B + size.norm_eps) * scale_D[:, None]
 
 
-def _written(
-  layer: Params, x_DB: Array, own: _Keys, rotation: _Keys, place: Array, size: Size
+def _layer(
+  layer: Params,
+  x_DB: Array,
+  past: Sequence[_Keys],
+  own: _Keys,
+  masks: Sequence[Array],
+  rotation: tuple[Array, Array],
+  place: Array,
+  size: Size,
 ) -> tuple[Array, _Keys]:
-  """q_B1Hh, and the keys and values with this token's at `place`."""
-  qkv_FB = layer["qkv"] @ x_DB + layer["bias"][:, None]
+  """x_DB behind the layer, and `own` with this token's keys and values at `place`.
+
+  Args:
+    masks: of the pasts and, last, of `own`.
+  """
+  qkv_FB = layer["qkv"] @ _normed(x_DB, layer["attn_norm"], size)
+  qkv_FB = qkv_FB + layer["bias"][:, None]
   heads_B1Xh = qkv_FB.reshape(-1, size.head_width, x_DB.shape[1]).transpose(2, 0, 1)
   ends = (size.heads, size.heads + size.kv_heads)
   q_B1Hh, k_B1Kh, v_B1Kh = jnp.split(heads_B1Xh[:, None], ends, axis=2)
+  q_B1Hh = layers.rotate(q_B1Hh, rotation)
   k_BKh1 = layers.rotate(k_B1Kh, rotation).transpose(0, 2, 3, 1)
-  v_BK1h = attention.heads_first(v_B1Kh)
   write = lax.dynamic_update_slice_in_dim
-  keys = (write(own[0], k_BKh1, place, axis=3), write(own[1], v_BK1h, place, axis=2))
-  return layers.rotate(q_B1Hh, rotation), keys
+  own = (
+    write(own[0], k_BKh1, place, axis=3),
+    write(own[1], attention.heads_first(v_B1Kh), place, axis=2),
+  )
+  parts = [(*keys, mask) for keys, mask in zip((*past, own), masks, strict=True)]
+  out_B1Hh = attention.shared(q_B1Hh, parts, turned=True)
+  x_DB = x_DB + _left(layer["out"], out_B1Hh.reshape(len(out_B1Hh), -1))
+  return x_DB + _mlp(layer, _normed(x_DB, layer["mlp_norm"], size)), own
 
 
 def _mlp(layer: Params, x_DB: Array) -> Array:

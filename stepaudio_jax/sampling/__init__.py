@@ -108,13 +108,14 @@ def sample(
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _sample(params, prompts, asked, *, model, settings) -> Rollout:
   sampled = refilling.sampled if settings.slots else program.sampled
-  if _turned(model):
-    positions = prompts.token_BT.shape[1] + settings.max_new_tokens
-    params = turned.turned(params, model.size, positions)
-    model = turned.Turned(model)
-  elif _apart(model):
-    params = params | {"decoder": decoder.apart(params["decoder"])}
+  if _apart(model):
+    stacked, turns = params["decoder"], _turned(model)
+    params = params | {"decoder": decoder.apart(stacked)}
     model = model.clone(apart=True)
+    if turns:
+      positions = prompts.token_BT.shape[1] + settings.max_new_tokens
+      weights = turned.weights(stacked, model.size, positions)
+      params, model = {"plain": params, "turned": weights}, turned.Turned(model)
   return sampled(params, prompts, asked, model=model, settings=settings)
 
 

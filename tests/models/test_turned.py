@@ -51,17 +51,21 @@ def want(params, prompts):
 @pytest.mark.parametrize("slots", [0, 3])
 def test_replies_and_log_probs_are_those_of_the_decoder(params, prompts, want, slots):
   assert len(set(np.asarray(want.count_B).tolist())) > 2, "the seed: unlike lengths"
-  weights = turned.turned(params, FEW, prompts.token_BT.shape[1] + NEW)
-  got = sampled(weights, prompts, turned.Turned(MODEL), slots)
+  positions = prompts.token_BT.shape[1] + NEW
+  weights = turned.weights(params["decoder"], FEW, positions)
+  both = {"plain": params, "turned": weights}
+  got = sampled(both, prompts, turned.Turned(MODEL), slots)
   np.testing.assert_array_equal(got.token_BT, want.token_BT)
   np.testing.assert_array_equal(got.mask_BT, want.mask_BT)
   np.testing.assert_allclose(got.logprob_BT, want.logprob_BT, atol=1e-5)
 
 
 def test_weights_of_bfloat16_are_used_in_float32(params):
-  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-  made = jax.eval_shape(functools.partial(turned.turned, size=FEW, positions=9), narrow)
-  assert {x.dtype for x in jax.tree.leaves(made["turned"])} == {jnp.dtype("float32")}
+  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["decoder"])
+  made = jax.eval_shape(
+    functools.partial(turned.weights, size=FEW, positions=9), narrow
+  )
+  assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype("float32")}
 
 
 WIDE = dataclasses.replace(SIZE, name="wide", width=512, layers=1)
