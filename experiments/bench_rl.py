@@ -13,6 +13,9 @@ What was measured is kept in the workdir, part by part, and not measured again: 
 takes some parts now and others when it is quiet, without `--only` the rest follows. The
 last line is one JSON object of all parts.
 
+Generation is timed twice: within a step, behind an update, and alone (`A.generate`), as
+transformers' `generate()` is: the median of seven after two that warm up.
+
 A roofline is the arithmetic at the machine's best measured matmul rate, and the bytes
 that decoding reads at its measured bandwidth.
 """
@@ -56,6 +59,12 @@ def timed(job: ours.Job, shared: bool, steps: int) -> dict[str, Any]:
   return {"seconds": seconds, "steps_s": steps_s, "slots": slots}
 
 
+def generated(repeats: int = 7) -> dict[str, Any]:
+  """Seconds of job A's sampling alone, of each repeat after two that warm up."""
+  run = ours.Ours(ours.JOBS["A"], True)
+  return {"seconds": [run.sample_s(number) for number in range(2 + repeats)][2:]}
+
+
 def machine() -> dict[str, Any]:
   """Best matmul rate and bandwidth."""
   return {"flops_per_s": ours.matmul_rate(), "bytes_per_s": ours.bandwidth()}
@@ -72,6 +81,8 @@ def parts(args: argparse.Namespace) -> dict[str, Part]:
     for peer, run in {"trl": peers.trl, "tunix": peers.tunix}.items():
       if peer in args.peers:
         out[f"{name}.{peer}"] = functools.partial(run, workdir, job, steps)
+  if "A" in args.jobs:
+    out["A.generate"] = generated
   if "generate" in args.peers:
     out["generate"] = functools.partial(peers.generate, workdir)
   return out
@@ -134,11 +145,15 @@ def summary(
           f"tokens, ours takes {row['ours_shared_s'] / part['step_s']:.2f} of that"
         )
     jobs[name] = row
-  generate = {"ours_tokens_per_s": None, "transformers_tokens_per_s": None}
+  sides = ("ours", "ours_in_a_step", "transformers")
+  generate = {f"{side}_tokens_per_s": None for side in sides}
+  if "A.generate" in found:
+    alone = statistics.median(found["A.generate"]["seconds"])
+    generate["ours_tokens_per_s"] = ours.JOBS["A"].drawn / alone
   if "A.ours_shared" in found:
     seconds = found["A.ours_shared"]["seconds"]
     drawing = seconds["prefill"] + seconds["decode"]
-    generate["ours_tokens_per_s"] = ours.JOBS["A"].drawn / drawing
+    generate["ours_in_a_step_tokens_per_s"] = ours.JOBS["A"].drawn / drawing
   if "generate" in found:
     generate["transformers_tokens_per_s"] = found["generate"]["tokens_per_s"]
   print(f"generation: {generate}")

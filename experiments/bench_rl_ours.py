@@ -156,6 +156,12 @@ class Ours:
       raise RuntimeError(f"{drawn} tokens were drawn, the job has {self.job.drawn}")
     return clock.seconds | {"step": sum(clock.seconds.values())}
 
+  def sample_s(self, number: int) -> float:
+    """Seconds of generation alone."""
+    clock = time.perf_counter()
+    jax.block_until_ready(self.sample(self.key(number)))
+    return time.perf_counter() - clock
+
   def prefill_s(self) -> float:
     """Seconds of the prefill alone, a part of what `step` calls decode."""
     rows = np.arange(self.job.prompts, dtype=np.int32)

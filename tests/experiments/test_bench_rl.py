@@ -60,6 +60,8 @@ def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(
     bench_rl, "machine", lambda: {"flops_per_s": 1e12, "bytes_per_s": 1e10}
   )
+  alone = {"seconds": [3.0, 9.0, 2.0]}
+  monkeypatch.setattr(bench_rl, "generated", lambda: alone)
   known = ["--workdir", str(tmp_path), "--peers", "none", "--jobs", "A"]
   args = bench_rl.arguments([*known, "--only", "A.ours_shared"])
   found = bench_rl.summary(args, bench_rl.measured(args))
@@ -71,7 +73,8 @@ def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch, capsys):
   assert calls == [(4, True, 5), (4, False, 5)]
   # 604 GFLOP at 1 TFLOP/s, and 63 tokens that read 94 MB of weights and the keys.
   assert found["jobs"]["A"]["roofline_s"] == pytest.approx(0.604 + 0.63, abs=0.04)
-  assert found["generate"]["ours_tokens_per_s"] == 2048 / 4.0
+  assert found["generate"]["ours_in_a_step_tokens_per_s"] == 2048 / 4.0
+  assert found["generate"]["ours_tokens_per_s"] == 2048 / 3.0  # the median's
   json.dumps(found)
   assert "A.ours_shared: 2.00 s a step, 2048 tokens drawn" in capsys.readouterr().out
 
@@ -98,6 +101,7 @@ def test_both_layouts_make_the_same_step():
     run = bench_rl_ours.Ours(JOB, shared, size)
     seconds = run.step(0)
     assert set(seconds) == {*bench_rl_ours.PHASES, "step"} - {"prefill"}
+    assert run.sample_s(1) > 0
     after.append(jax.device_get(run.state.opt_state))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *after
