@@ -33,6 +33,7 @@ while (($#)); do
 done
 [[ $start && $world && $workdir ]] || die "--start, --world and --workdir are needed"
 [[ $iterations =~ ^[1-9][0-9]*$ ]] || die "--iterations '$iterations' is no number above 0"
+[[ $start == *://* || -e $start ]] || die "there is no start '$start'"
 for file in prompts-train prompts-heldout text-train; do
   [[ -e $world/$file.jsonl ]] || die "there is no $world/$file.jsonl"
 done

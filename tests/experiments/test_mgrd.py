@@ -229,8 +229,12 @@ def test_the_recipe_is_sfts_on_kept_replies_beside_text():
       "--iterations '0' is no number above 0",
     ),
     (
-      ["--start", "a", "--world", "/nowhere", "--workdir", "x"],
+      ["--start", "tests", "--world", "/nowhere", "--workdir", "x"],
       "there is no /nowhere/prompts-train.jsonl",
+    ),
+    (
+      ["--start", "/nowhere", "--world", "w", "--workdir", "x"],
+      "there is no start '/nowhere'",
     ),
   ],
 )
