@@ -89,7 +89,9 @@ class Corpus:
 
   def sample(self, source: int, index: int) -> Any:
     """A checked sample, of the corpus's kind."""
-    row = self._rows[source][index]
+    return self._checked(source, self._rows[source][index])
+
+  def _checked(self, source: int, row: Row) -> Any:
     sample = self._modules[source].example(row)
     if not isinstance(sample, self._kind):
       raise ValueError(
@@ -134,8 +136,9 @@ class Corpus:
     problems, odd = [], collections.defaultdict(list)
     for source, index in self._bar("checking data"):
       try:
-        sample = self.sample(source, index)
-        _check_new(sample.id, self._rows[source][index], owner)
+        row = self._rows[source][index]  # parsed when asked for
+        sample = self._checked(source, row)
+        _check_new(sample.id, row, owner)
       except ValueError as error:
         problems.append(str(error))
         if len(problems) == LISTED:
@@ -145,7 +148,7 @@ class Corpus:
         odd[why].append(sample.id)
       if isinstance(sample, schema.Dialogue):
         extra |= set(sample.row) - set(schema.DIALOGUE_KEYS)
-      at = f"{self._rows[source][index].at}: example {sample.id!r}"
+      at = f"{row.at}: example {sample.id!r}"
       for audio in sample.audio:
         if isinstance(audio.source, str):
           clip_owner.setdefault(audio.source, at)
