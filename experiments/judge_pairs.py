@@ -26,6 +26,7 @@ from etils import epath
 
 from stepaudio_jax.audio import io as audio_io
 from stepaudio_jax.core import errors, files, levels
+from stepaudio_jax.data import panels
 from stepaudio_jax.data.corpus import Corpus
 from stepaudio_jax.data.schema import Preference
 from stepaudio_jax.evals.parts import hearing, intervals, judging
@@ -181,8 +182,12 @@ def _interval(value_N: np.ndarray, rows: Sequence[Preference]) -> list[float] | 
   known_N = np.isfinite(value_N)
   if not known_N.any():
     return None
-  tasks = [row.task_id for row, known in zip(rows, known_N, strict=True) if known]
-  return [*intervals.clustered(value_N[known_N], np.ones(known_N.sum()), tasks)]
+  dialogues = [
+    panels.dialogue_of(row.task_id)
+    for row, known in zip(rows, known_N, strict=True)
+    if known
+  ]
+  return [*intervals.clustered(value_N[known_N], np.ones(known_N.sum()), dialogues)]
 
 
 def _told(interval: list[float] | None) -> str:

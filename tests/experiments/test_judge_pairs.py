@@ -97,3 +97,13 @@ def test_a_judge_that_mumbles_leaves_no_phi(pairs, tmp_path):
   assert result["heard"]["accuracy"] is None
   assert "accuracy –  on 0 decided rows" in judge_pairs.table(result)
   assert "without a level 1.000 of 4" in judge_pairs.table(result)
+
+
+def test_turns_of_one_dialogue_come_or_go_together(pairs, tmp_path):
+  """Six pairs of one dialogue: no other sample of them, so no width."""
+  rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+  for k, row in enumerate(rows):
+    row["task_id"] = f"talk#{k}"
+  tones.write(pairs, rows)
+  low, high = judge_pairs.run(Ear(), pairs, tmp_path / "out")["heard"]["interval"]
+  assert low == high == pytest.approx(5 / 6)
