@@ -162,7 +162,9 @@ def summary(
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prog="python -m experiments.bench_rl",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--workdir", type=Path, default=Path("runs/bench_rl"))
   parser.add_argument("--jobs", nargs="+", choices=ours.JOBS, default=[*ours.JOBS])

@@ -145,7 +145,9 @@ def report(
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__.split("\n")[0], allow_abbrev=False
+    prog="python -m experiments.convert_speed",
+    description=__doc__.split("\n")[0],
+    allow_abbrev=False,
   )
   parser.add_argument("--workdir", type=Path, required=True, help="new; it is removed")
   parser.add_argument("--rounds", type=int, default=2, metavar="N", help="else 2")

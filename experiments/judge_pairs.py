@@ -1,4 +1,4 @@
-"""How good a judge of pairs is, and what its levels are worth.
+r"""How good a judge of pairs is, and what its levels are worth.
 
   python -m experiments.judge_pairs --judge runs/judge \
     --preferences runs/world/preferences-heldout.jsonl --out results/judge --silence
@@ -210,17 +210,31 @@ def _write(path: epath.Path, text: str) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prog="python -m experiments.judge_pairs",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("--judge", required=True)
+  parser.add_argument("--judge", required=True, metavar="WHO")
   parser.add_argument("--judge_key", help="environment variable with the key")
-  parser.add_argument("--preferences", required=True)
-  parser.add_argument("--out", required=True)
-  parser.add_argument("--limit", type=int)
-  parser.add_argument("--max_tokens", type=int, default=judging.Asking().max_tokens)
+  parser.add_argument("--preferences", required=True, metavar="FILE")
+  parser.add_argument("--out", required=True, metavar="DIR")
+  parser.add_argument(
+    "--limit", type=int, metavar="N", help="the first N rows, each a rater's"
+  )
+  parser.add_argument(
+    "--max_tokens",
+    type=int,
+    default=judging.Asking().max_tokens,
+    metavar="N",
+    help="of what a judge says; default %(default)s",
+  )
   parser.add_argument("--hears", action="store_true", help="an endpoint takes sounds")
-  parser.add_argument("--expected", action="store_true")
-  parser.add_argument("--silence", action="store_true")
+  parser.add_argument(
+    "--expected", action="store_true", help="levels weighed by their probabilities"
+  )
+  parser.add_argument(
+    "--silence", action="store_true", help="ask again about silence of equal length"
+  )
   args = parser.parse_args()
   with errors.readable("judge_pairs"):
     weighs = args.expected and args.judge.lower().startswith("http")

@@ -1,4 +1,4 @@
-"""Starts a command in several processes of one machine, as a pod's workers run it.
+r"""Starts a command in several processes of one machine, as a pod's workers run it.
 
   python -m experiments.launch_local --processes 2 --devices 2 -- \\
     python -m stepaudio_jax.train --config configs/sft.py:smoke --workdir runs/sft
@@ -129,6 +129,7 @@ def _free_port() -> int:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
+    prog="python -m experiments.launch_local",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,

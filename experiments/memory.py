@@ -84,7 +84,9 @@ def measured(tokens: int, vocabulary: int, chunks: int) -> dict[str, int]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prog="python -m experiments.memory",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--tokens", type=int, default=4096)
   parser.add_argument("--vocabulary", type=int, default=158_720)

@@ -1,4 +1,4 @@
-"""More held-out preferences of a quick start's world, for the figures that want many.
+r"""More held-out preferences of a quick start's world, for the figures that want many.
 
   python -m experiments.preferences --run runs/quickstart --pairs 2400 \
     --out runs/quickstart/heldout

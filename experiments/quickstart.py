@@ -255,7 +255,9 @@ def hugging_face(d: Path) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__.split("\n")[0], allow_abbrev=False
+    prog="python -m experiments.quickstart",
+    description=__doc__.split("\n")[0],
+    allow_abbrev=False,
   )
   parser.add_argument("--workdir", type=Path, required=True)
   parser.add_argument("--seed", type=int, default=0)

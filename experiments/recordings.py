@@ -1,4 +1,4 @@
-"""Real recordings, end to end: a half trains a tiny model, the other half tests it.
+r"""Real recordings, end to end: a half trains a tiny model, the other half tests it.
 
   python -m experiments.recordings --audio ../shared/data/audio \
     --init runs/quickstart/sft --workdir runs/recordings
@@ -108,7 +108,9 @@ def ask(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = argparse.ArgumentParser(
+    prog="python -m experiments.recordings", description=__doc__.split("\n")[0]
+  )
   add = parser.add_argument
   add("--audio", type=Path, required=True, help="the folder of manifest.json")
   add("--init", type=Path, required=True, help="a quick start's sft")

@@ -156,7 +156,9 @@ def _template() -> jinja2.Template:
 
 def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    prog="python -m experiments.report",
+    description=__doc__.split("\n", 1)[0],
+    allow_abbrev=False,
   )
   parser.add_argument("--workdir", required=True, help="Folder of a quick start.")
   print(write(parser.parse_args(argv).workdir))

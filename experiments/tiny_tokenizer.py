@@ -249,7 +249,9 @@ def write(out: pathlib.Path, lines: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prog="python -m experiments.tiny_tokenizer",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--out", type=pathlib.Path, default=OUT, help="directory")
   parser.add_argument(
