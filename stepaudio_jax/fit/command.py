@@ -51,7 +51,7 @@ def run(
   if "algorithm" in job.c:
     title = f"{job.size.name} {job.c.stage} {job.c.algorithm.name} {where.name}"
     found = step.added(job, residency.added(job, found))
-    notes += [residency.note(found), step.note(found, programs.asked(job.c))]
+    notes += [residency.note(found), step.note(found, step.asked(job))]
   _finish(title, found, out, notes)
   return found
 
@@ -96,7 +96,7 @@ def settings(job: Job) -> dict[str, Any]:
 
 def settings_note(found: Mapping[str, Any]) -> str:
   """For a report."""
-  listed = (f"{key} {value or 'nothing'}" for key, value in found.items())
+  listed = (f"{key} {'nothing' if v == [] else v}" for key, v in found.items())
   return f"The recipe: {', '.join(listed)}."
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepaudio_jax.fit import programs
 from stepaudio_jax.fit.job import Job
 from stepaudio_jax.rollout import ensemble
 
@@ -27,21 +28,27 @@ def runs(job: Job) -> Mapping[str, int]:
   }
 
 
+def asked(job: Job) -> list[str]:
+  """The programs that every step runs."""
+  known = runs(job)
+  return [name for name in programs.asked(job.c) if known[name]]
+
+
 def added(job: Job, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   """Rows of the report with `runs_a_step`."""
   known = runs(job)
   return [row | {"runs_a_step": known[row["program"]]} for row in rows]
 
 
-def note(rows: Sequence[dict[str, Any]], asked: Sequence[str]) -> str:
+def note(rows: Sequence[dict[str, Any]], wanted: Sequence[str]) -> str:
   """For a report: a table of seconds and their sum.
 
   Args:
-    asked: the programs that a step has; those without a time are named.
+    wanted: the programs that a step runs; those without a time are named.
   """
   timed = [row for row in rows if row["seconds_expected"] is not None]
   found = {row["program"] for row in timed}
-  lacking = [name for name in asked if name not in found]
+  lacking = [name for name in wanted if name not in found]
   ran = [row for row in timed if row["runs_a_step"]]
   whole = sum(map(_seconds, ran))
   lines = [

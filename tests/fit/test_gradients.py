@@ -241,6 +241,7 @@ def test_what_a_step_takes_by_hand(job):
   several = step.runs(dataclasses.replace(job, c=c))
   assert several["reward scores"] == 2 * 2 * 5
   assert several["update"] == 3 * 2
+  assert step.asked(job) == [*programs.asked(job.c)][1:]  # nothing is heard again
   seconds = {
     "encoder features": 9.0,
     "prefill": 2.0,
