@@ -148,7 +148,8 @@ def test_sampling_has_the_devices_of_training_in_their_order(
 def test_the_order_of_training_is_one_of_its_own():
   """So the test above could fail: on this slice the two orders differ."""
   where = slices.described("v5p:4x4x4")
-  job = command.job_of(entry.recipe_of("configs/rlvr.py:size=step_audio_r1"), where)
+  c = entry.recipe_of("configs/rlvr.py:size=step_audio_2_mini")
+  job = command.job_of(c, where)
   alone = meshes.mesh(job.c.sampling_mesh, where.devices)
   assert [*alone.devices.flat] != [*job.mesh.devices.flat]
 
