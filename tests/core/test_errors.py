@@ -11,6 +11,8 @@ from stepaudio_jax.core import errors
 _COMMAND = """
 import os, signal
 from stepaudio_jax.core import errors
+# A shell that runs tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with errors.readable("it"):
   os.kill(os.getpid(), signal.SIGINT)
 """
@@ -21,13 +23,8 @@ def test_an_interrupt_is_one_line_and_still_the_signal(monkeypatch, traceback):
   monkeypatch.delenv(errors.TRACEBACK, raising=False)
   if traceback:
     monkeypatch.setenv(errors.TRACEBACK, "1")
-  # A shell that runs tests in the background may have it ignored.
   done = subprocess.run(
-    [sys.executable, "-c", _COMMAND],
-    capture_output=True,
-    text=True,
-    check=False,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    [sys.executable, "-c", _COMMAND], capture_output=True, text=True, check=False
   )
   assert done.returncode == -signal.SIGINT
   assert ("Traceback" in done.stderr) == traceback
