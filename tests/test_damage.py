@@ -23,14 +23,17 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """Two steps of a run, whose arrays share a store."""
+  """Two steps of a run, whose arrays share a store; the seal has sums of tiny files."""
   folder = tmp_path_factory.mktemp("damage") / "run"
   params, zero = exports.random_params(exports.SIZE, seed=3), np.zeros((), np.int32)
-  saved = checkpoint.Checkpoints(folder, every_steps=1, keep=2)
-  for step in (4, 5):
-    state = TrainState(params, {}, (), zero, np.zeros(2, np.uint32))
-    saved.save(step, state, {})
-  saved.close()
+  with pytest.MonkeyPatch.context() as patch:
+    # Which arrays share a file, and so how long it is, is decided as they are written.
+    patch.setattr(seal, "_SMALL", 4096)
+    saved = checkpoint.Checkpoints(folder, every_steps=1, keep=2)
+    for step in (4, 5):
+      state = TrainState(params, {}, (), zero, np.zeros(2, np.uint32))
+      saved.save(step, state, {})
+    saved.close()
   workdirs.describe(folder, exports.SIZE, tokenizers.load("tiny"))
   return folder
 
@@ -63,10 +66,12 @@ def flip(path: pathlib.Path, content: bytes, offset: int) -> None:
 
 def flipped_run(run, to):
   """A bit of one array of its newest step, in a file too long for the seal."""
-  path = largest(copied(run, to) / "checkpoints" / "5")
-  assert path.stat().st_size > seal._SMALL
   kernel = exports.random_params(exports.SIZE, seed=3)["decoder"]["embed"]["embedding"]
-  flip(path, np.asarray(kernel).tobytes(), 77)
+  content = np.asarray(kernel).tobytes()
+  files = (copied(run, to) / "checkpoints" / "5").rglob("*")
+  held = [path for path in files if path.is_file() and content in path.read_bytes()]
+  assert held[0].stat().st_size > 4096
+  flip(held[0], content, 77)
   return to
 
 
