@@ -115,7 +115,7 @@ def test_rl_over_prompts_of_all_lengths_compiles_once_a_shape(
   c.data.buckets, c.data.clip_buckets_s = (32, 56, 76), (0.0,)
   c.sampling.max_new_tokens, c.sampling.reply_buckets = 48, (24,)
   if pack:
-    c.data.pack_rows = (6, 9, 12)
+    c.data.pack_rows = (2, 3, 4, 5)
   c.total_steps, c.checkpoint.every_steps = 16, 100
   seen, steps, asked = [], [], []
   begun, padding, write = Actor.begun, packs.padding, logs.Metrics.write
@@ -154,4 +154,4 @@ def test_rl_over_prompts_of_all_lengths_compiles_once_a_shape(
   assert 0 < prompts <= 0.3
   if pack:
     assert whole <= 0.3
-    assert len({shape[1] for shape, _, _ in steps}) <= 3 * 2 * 2  # clips, reply buckets
+    assert len({shape[1] for shape, _, _ in steps}) <= 4 * 2 * 2  # clips, reply buckets
