@@ -1,14 +1,19 @@
 """Strict JAX for every test (optax relaxes dtype promotion where it must)."""
 
+import atexit
 import functools
 import os
 import pathlib
+import shutil
+import tempfile
 
 from tests import flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("XLA_FLAGS", flags.QUICK)
+# Two workers that write librosa's compiled loops to one place at a time crash.
+os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="numba-")
 
 import jax
 import pytest
@@ -16,6 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import smoke
 
+atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
