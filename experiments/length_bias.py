@@ -28,7 +28,7 @@ from experiments import behind_quickstart, quickstart
 from experiments.stages import Stages
 from stepaudio_jax import logs, train, train_rl
 from stepaudio_jax.core import entry, errors, ranks
-from stepaudio_jax.data.world import build, preferences, raters
+from stepaudio_jax.data.world import build
 from stepaudio_jax.text import tokenizer as tokenizers
 
 ARMS = {"biased": "trained on flipped labels", "control": "the quick start's own"}
@@ -105,19 +105,16 @@ def unmatched(world: Path, smoke: bool, seed: int) -> list[Row]:
   """
   count = quickstart.ASKED["smoke" if smoke else "full"]["train"]
   dialogues = build.read_jsonl(world / "prompts-train.jsonl")[:count]
-  truths = {row["id"]: row for row in build.read_jsonl(world / "truth-train.jsonl")}
   sampled: dict[str, list[Row]] = {}
   for temperature in quickstart.TEMPERATURES:
     replies = world / f"asked-train-{temperature}-replies.jsonl"
     quickstart.add_replies(sampled, replies, temperature)
-  return preferences.rows(
+  return quickstart.judged(
+    world,
+    "train",
     dialogues,
-    [truths[row["id"]] for row in dialogues],
-    raters.raters(quickstart.RATERS, seed=seed),
-    seed=seed,
-    pairs=len(dialogues),
-    raters_per_item=quickstart.RATERS,
-    sampled=sampled,
+    sampled,
+    seed,
     length=lambda text: 1,  # any two match
   )
 

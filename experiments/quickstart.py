@@ -14,7 +14,7 @@ where it stopped.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -116,6 +116,7 @@ def recipes(d: Path, smoke: bool, seed: int) -> ConfigDict:
 
 def prefer(d: Path, smoke: bool, seed: int) -> None:
   """Pairs of replies, half of them the SFT model's, and what simulated raters say."""
+  tokenizer = tokenizers.load("tiny")
   asked = {
     split: build.read_jsonl(d / "world" / f"prompts-{split}.jsonl")[:count]
     for split, count in ASKED["smoke" if smoke else "full"].items()
@@ -130,7 +131,15 @@ def prefer(d: Path, smoke: bool, seed: int) -> None:
     sampled: dict[str, list[dict]] = {}
     for path, temperature in zip(known + more, TEMPERATURES, strict=True):
       add_replies(sampled, path, temperature)
-    judged(d / "world", split, asked[split], sampled, seed)
+    rows = judged(
+      d / "world",
+      split,
+      asked[split],
+      sampled,
+      seed,
+      length=lambda text: len(tokenizer.encode(text)),
+    )
+    build.write_jsonl(d / "world" / f"preferences-{split}.jsonl", rows)
 
   threads.each(compare, asked, count=2)
 
@@ -141,11 +150,12 @@ def judged(
   dialogues: Sequence[dict],
   sampled: dict[str, list[dict]],
   seed: int,
-) -> None:
-  """Writes what simulated raters say of pairs of replies to the dialogues."""
-  tokenizer = tokenizers.load("tiny")
+  *,
+  length: Callable[[str], int],
+) -> list[dict]:
+  """What simulated raters say of pairs of replies of like length to the dialogues."""
   truths = {row["id"]: row for row in build.read_jsonl(world / f"truth-{split}.jsonl")}
-  rows = preferences.rows(
+  return preferences.rows(
     dialogues,
     [truths[row["id"]] for row in dialogues],
     raters.raters(RATERS, seed=seed),
@@ -153,9 +163,8 @@ def judged(
     pairs=len(dialogues),
     raters_per_item=RATERS,
     sampled=sampled,
-    length=lambda text: len(tokenizer.encode(text)),
+    length=length,
   )
-  build.write_jsonl(world / f"preferences-{split}.jsonl", rows)
 
 
 def replies(

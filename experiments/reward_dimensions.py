@@ -25,23 +25,28 @@ from stepaudio_jax.core import entry, errors
 from stepaudio_jax.data.world import build, prompts
 
 SEED = 1  # of the world; the quick start's is 0
-PAIRS = {"heldout": 2400, "smoke": 24}
+PAIRS = {"full": 2400, "smoke": 24}  # held out
+CLIPS = {"full": 16_000, "smoke": 96}
 
 
 def run(
   source: Path,
   workdir: Path,
   *,
-  clips: int,
+  clips: int | None = None,
   steps: int,
   lr: float,
   smoke: bool = False,
 ) -> None:
   """Runs every stage that is not done yet.
 
+  Args:
+    clips: None takes those of CLIPS.
+
   Raises:
     ValueError: `source` holds no finished quick start.
   """
+  clips = clips or CLIPS["smoke" if smoke else "full"]
   behind_quickstart.check(source, ("sft", "rm", "world/truth-heldout.jsonl"))
   stages = Stages(
     workdir,
@@ -93,7 +98,7 @@ def speech(folder: Path, clips: int) -> None:
 
 def asked(source: Path, workdir: Path, world: Path, split: str, smoke: bool) -> Path:
   """A pair for each dialogue to learn from, and the held-out ones."""
-  pairs = PAIRS["smoke" if smoke else "heldout"]
+  pairs = PAIRS["smoke" if smoke else "full"]
   if split == "train":
     pairs = len(build.read_jsonl(world / "prompts-train.jsonl"))
   out = workdir / split
@@ -122,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   add = parser.add_argument
   add("--run", required=True, type=Path, metavar="DIR", dest="source")
   add("--workdir", required=True, type=Path, metavar="DIR")
-  add("--clips", type=int, default=16_000, metavar="N", help="default 16000")
+  add("--clips", type=int, metavar="N", help="default 16000, or 96")
   add("--steps", type=int, default=900, metavar="N", help="default 900")
   add("--lr", type=float, default=2e-3, metavar="X", help="default 2e-3")
   add("--smoke", action="store_true", help="a minute, for tests")
